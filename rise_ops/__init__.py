@@ -1,0 +1,1 @@
+"""Pure numerics of RISE: tensors in, tensors out; no files, no orchestration. Map: METHOD.md."""

@@ -1,0 +1,203 @@
+"""How bytes reach the disk: written beside, synced, renamed; hashed; locked.
+
+Every write that makes something *count* (a completion record, a manifest, a published folder)
+goes through this file, so that a process killed at any moment leaves either the old state or
+the new one. Identity is sha256 over canonical JSON.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from storage.errors import BusyError, CorruptionError, NotFoundError, StorageError
+
+ID_HEX_DIGITS = 16
+"""Length of an artifact id: 64 bits of a sha256, in hexadecimal."""
+
+PARTIAL_SUFFIX = ".partial"
+"""Ending of files and folders that are not finished; anything with it may be deleted."""
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return the one JSON spelling of ``value``: sorted keys, no spaces, no NaN.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def digest(value: Any) -> str:
+    """Return the sha256 of the canonical JSON of ``value``, 64 hexadecimal digits."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def short_id(value: Any) -> str:
+    """Return the artifact id of an identity: the first 16 digits of its digest."""
+    return digest(value)[:ID_HEX_DIGITS]
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise explain_os_error(error, path) from error
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object atomically, indented and with sorted keys: people read these files."""
+    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, f"{text}\n".encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        NotFoundError: There is no such file.
+        CorruptionError: The file is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise NotFoundError(
+            f"{path} does not exist. `rise ls` lists what the store has."
+        ) from error
+    except ValueError as error:
+        raise CorruptionError(
+            f"{path} is not valid JSON ({error}). Delete the artifact and make it again."
+        ) from error
+    if not isinstance(value, dict):
+        raise CorruptionError(
+            f"{path}: expected a JSON object, found {type(value).__name__}. "
+            "Delete the artifact and make it again."
+        )
+    return value
+
+
+@contextmanager
+def published_folder(final: Path) -> Iterator[Path]:
+    """Yield a staging folder that becomes ``final`` when the block ends without an error.
+
+    On an error the staging folder is removed and ``final`` never exists. A killed process
+    leaves a ``.partial`` folder, which `remove_partials` deletes.
+
+    Raises:
+        FileExistsError: ``final`` is already there.
+    """
+    if final.exists():
+        raise FileExistsError(f"{final} is already published and is never overwritten.")
+    staging = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}")
+    try:
+        staging.mkdir(parents=True)
+        yield staging
+        _sync_tree(staging)
+        staging.rename(final)
+        sync_folder(final.parent)
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise explain_os_error(error, final) from error
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def point_to(link: Path, target_name: str) -> None:
+    """Make ``link`` a relative symbolic link to its sibling ``target_name``, atomically."""
+    partial = link.with_name(f".{link.name}.{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}")
+    partial.symlink_to(target_name, target_is_directory=True)
+    partial.replace(link)
+    sync_folder(link.parent)
+
+
+def remove_partials(folder: Path) -> int:
+    """Delete the leavings of killed processes directly under ``folder``; return how many."""
+    leavings = [path for path in folder.glob(f".*{PARTIAL_SUFFIX}")]
+    for path in leavings:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    return len(leavings)
+
+
+@contextmanager
+def exclusive_lock(path: Path, *, what: str) -> Iterator[None]:
+    """Hold an operating-system lock on ``path``; the kernel frees it when the process dies.
+
+    Raises:
+        BusyError: Another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError(
+                f"{what} is being written by another process (lock {path}). "
+                "Wait for it to end, or stop it, and run again."
+            ) from error
+        yield
+
+
+def explain_os_error(error: OSError, path: Path) -> Exception:
+    """Return a `StorageError` for a full or unwritable disk, else the error itself."""
+    if isinstance(error, StorageError):
+        return error
+    reasons = {
+        errno.ENOSPC: "the disk is full. Free some space",
+        errno.EDQUOT: "the disk quota is used up. Free some space",
+        errno.EACCES: "permission is denied. Choose a folder that you may write to",
+        errno.EPERM: "permission is denied. Choose a folder that you may write to",
+        errno.EROFS: "the file system is read-only. Choose another folder",
+        errno.ENOTDIR: "a part of the path is a file, not a folder. Choose another folder",
+    }
+    reason = reasons.get(error.errno or 0)
+    if reason is None:
+        return error
+    return StorageError(
+        f"Cannot write {path}: {reason} and run again; finished work is kept and not repeated."
+    )
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        elif path.is_dir():
+            sync_folder(path)

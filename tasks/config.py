@@ -1,0 +1,354 @@
+"""Every setting of every stage: frozen, strict, hashed whole.
+
+What changes numbers lives in a stage's config and enters the artifact's identity with every
+field, defaults included. What only changes speed lives in `RuntimeConfig` and is recorded, never
+hashed. Strict means that ``top_k: true`` or ``"12"`` is refused instead of being converted.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+"""A list of strings in YAML or JSON; kept as a tuple so that configs stay hashable."""
+
+
+class StageConfig(BaseModel):
+    """Base of the configs: immutable, unknown fields refused, no conversions, no inf or NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+# ------------------------------------------------------------------------------------- sources
+
+
+class FilesSource(StageConfig):
+    """Local files: JSON Lines (.jsonl, .jsonl.gz, .jsonl.zst), Parquet or CSV."""
+
+    kind: Literal["files"] = "files"
+    paths: Names = Field(title="Paths", description="Files or glob patterns.", min_length=1)
+    format: Literal["auto", "jsonl", "parquet", "csv"] = Field(
+        "auto", title="Format", description="auto: by the file's ending."
+    )
+
+
+class DatasetSource(StageConfig):
+    """A Hugging Face dataset: a folder on disk, or a hub id (which needs online: true)."""
+
+    kind: Literal["dataset"] = "dataset"
+    path: str = Field(title="Folder or hub id", min_length=1)
+    name: str | None = Field(None, title="Configuration name")
+    split: str = Field("train", title="Split")
+    revision: str | None = Field(None, title="Revision", description="Hub commit, tag or branch.")
+    online: bool = Field(
+        default=False, title="Allow network", description="Permit downloads from the hub."
+    )
+
+
+Source = Annotated[FilesSource | DatasetSource, Field(discriminator="kind")]
+
+
+# ------------------------------------------------------------------------------ field mappings
+
+
+class AutoFields(StageConfig):
+    """Choose by the first record's fields: messages, instruction, prompt + completion, or text."""
+
+    kind: Literal["auto"] = "auto"
+
+
+class TextFields(StageConfig):
+    """Plain text, optionally with a field that holds the prompt as a prefix of the text."""
+
+    kind: Literal["text"] = "text"
+    text: str = Field("text", title="Text field")
+    prompt: str | None = Field(
+        None,
+        title="Prompt field",
+        description="A prefix of the text that is the prompt; may be empty.",
+    )
+
+
+class PromptCompletionFields(StageConfig):
+    """Two fields; the row's text is prompt + separator + completion, the prompt is masked."""
+
+    kind: Literal["prompt_completion"] = "prompt_completion"
+    prompt: str = Field("prompt", title="Prompt field")
+    completion: str = Field("completion", title="Completion field")
+    separator: str = Field(
+        "", title="Separator", description="Put between the two; part of the prompt."
+    )
+
+
+class InstructionFields(StageConfig):
+    """Instruction rows (Alpaca style): instruction, optional input, output."""
+
+    kind: Literal["instruction"] = "instruction"
+    instruction: str = Field("instruction", title="Instruction field")
+    input: str = Field("input", title="Input field", description="May be absent or empty.")
+    output: str = Field("output", title="Output field")
+
+
+class ChatFields(StageConfig):
+    """Chat messages in the tokenizer's template; the last assistant turn is the completion."""
+
+    kind: Literal["chat"] = "chat"
+    messages: str = Field("messages", title="Messages field")
+
+
+Fields = Annotated[
+    AutoFields | TextFields | PromptCompletionFields | InstructionFields | ChatFields,
+    Field(discriminator="kind"),
+]
+
+
+class RowLimits(StageConfig):
+    """What a row must satisfy to be kept, and how many may fail before the batch is refused."""
+
+    min_chars: int = Field(1, ge=1, title="Least characters")
+    max_chars: int = Field(1_000_000, ge=1, title="Most characters")
+    min_tokens: int = Field(
+        2, ge=2, title="Least tokens", description="One token predicts nothing."
+    )
+    max_tokens: int = Field(262_144, ge=2, title="Most tokens")
+    max_line_bytes: int = Field(
+        33_554_432,
+        ge=1024,
+        title="Most bytes a line",
+        description="Longer lines are skipped unread.",
+    )
+    max_rejected_share: float = Field(
+        0.05, ge=0.0, le=1.0, title="Most rejected rows", description="Share of the batch, 0 to 1."
+    )
+
+
+class RowsConfig(StageConfig):
+    """Where rows come from and how their fields are read; for training rows and for queries."""
+
+    source: Source = Field(title="Source")
+    fields: Fields = Field(AutoFields(), title="Fields")
+    id_field: str | None = Field(
+        None, title="Id field", description="Empty: the id is a hash of source and content."
+    )
+    label_field: str | None = Field(
+        None, title="Label field", description="Kept with the row; used by evaluation only."
+    )
+    limits: RowLimits = Field(RowLimits(), title="Limits")
+
+
+# --------------------------------------------------------------------------------------- model
+
+
+class ModelConfig(StageConfig):
+    """A causal language model: registry name, folder, .gguf file or Hugging Face id."""
+
+    name: str = Field(
+        "smollm2-135m-instruct",
+        title="Model",
+        description="A name from `rise models ls`, a folder, a .gguf file or a Hugging Face id.",
+        min_length=1,
+    )
+    revision: str | None = Field(None, title="Revision", description="For Hugging Face ids.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        title="Number format",
+        description="auto: bfloat16 where the device has it, else float32.",
+    )
+    online: bool = Field(
+        default=False, title="Allow network", description="Permit downloads from the hub."
+    )
+    trust_remote_code: bool = Field(
+        default=False,
+        title="Run the model's own code",
+        description="Only for models that you trust.",
+    )
+
+
+# ---------------------------------------------------------------------------------- signatures
+
+
+class ResidualConfig(StageConfig):
+    """Which tokens carry the prediction residual p - onehot(target); METHOD.md, section 2."""
+
+    temperature: float = Field(
+        0.1, gt=0.0, title="Temperature", description="1 is the true gradient."
+    )
+    top_k: int = Field(256, ge=1, title="Largest logits considered")
+    mass: float = Field(0.92, gt=0.0, le=1.0, title="Probability kept")
+    min_tokens: int = Field(4, ge=1, title="Least tokens kept")
+
+    @model_validator(mode="after")
+    def _minimum_within_top_k(self) -> "ResidualConfig":
+        if self.min_tokens > self.top_k:
+            raise ValueError(
+                f"min_tokens is {self.min_tokens} but top_k is {self.top_k}; lower min_tokens."
+            )
+        return self
+
+
+class SketchConfig(StageConfig):
+    """Sizes and weights of the sketched channels; the paper's Kr, Kh, Kg and lambdas."""
+
+    residual_dim: int = Field(128, ge=1, title="Residual numbers (Kr)")
+    hidden_dim: int = Field(128, ge=1, title="Hidden-state numbers (Kh)")
+    projected_dim: int = Field(64, ge=1, title="Projected-error numbers (Kg)")
+    residual_weight: float = Field(1.0, ge=0.0, title="Weight of residual x hidden (RH)")
+    projected_weight: float = Field(0.3, ge=0.0, title="Weight of projected error x hidden (GH)")
+    cross_weight: float = Field(
+        0.0, ge=0.0, title="Weight of residual x projected error", description="0: channel absent."
+    )
+    embedding: Literal["output", "input"] = Field(
+        "output",
+        title="Embedding of the projected error",
+        description="Read-out or input embedding.",
+    )
+    weighting: Literal["unit", "gradient"] = Field(
+        "unit",
+        title="Token weighting",
+        description="unit: every token alike (the paper). gradient: by the size of its gradient.",
+    )
+    seed: int = Field(0, ge=0, title="Seed of the tables")
+
+    @model_validator(mode="after")
+    def _some_channel(self) -> "SketchConfig":
+        if self.residual_weight == self.projected_weight == self.cross_weight == 0.0:
+            raise ValueError("all three channel weights are 0; give at least one channel a weight.")
+        return self
+
+
+class WindowConfig(StageConfig):
+    """How rows longer than the window are cut."""
+
+    tokens: int = Field(256, ge=2, title="Tokens a window")
+    overlap: int = Field(50, ge=0, title="Tokens shared by neighbours")
+
+    @model_validator(mode="after")
+    def _overlap_below_window(self) -> "WindowConfig":
+        if self.overlap >= self.tokens:
+            raise ValueError(
+                f"overlap is {self.overlap} but a window has {self.tokens} tokens; lower overlap."
+            )
+        return self
+
+
+class SignatureConfig(StageConfig):
+    """What a signature is: residual, sketch and windows. Rows and queries share it."""
+
+    residual: ResidualConfig = Field(ResidualConfig(), title="Residual")
+    sketch: SketchConfig = Field(SketchConfig(), title="Sketch")
+    window: WindowConfig = Field(WindowConfig(), title="Windows")
+
+
+PRESETS: dict[str, SignatureConfig] = {
+    "paper": SignatureConfig(),
+    "paper-4096": SignatureConfig(
+        sketch=SketchConfig(
+            residual_dim=48,
+            hidden_dim=64,
+            projected_dim=16,
+            residual_weight=0.7,
+            projected_weight=1.0,
+        )
+    ),
+    "paper-352": SignatureConfig(
+        sketch=SketchConfig(
+            residual_dim=16,
+            hidden_dim=8,
+            projected_dim=28,
+            residual_weight=0.7,
+            projected_weight=1.0,
+        )
+    ),
+}
+"""Named signature settings: the paper's default and its two smaller published sketches."""
+
+
+class IndexConfig(StageConfig):
+    """One index: which model reads which positions, into which signatures."""
+
+    model: ModelConfig = Field(ModelConfig(), title="Model")
+    signature: SignatureConfig = Field(SignatureConfig(), title="Signature")
+    positions: Literal["all", "completion"] = Field(
+        "all", title="Positions of training rows", description="completion: prompts are masked."
+    )
+    block_rows: int = Field(
+        1024,
+        ge=1,
+        title="Rows a block",
+        description="One block is one Zarr shard and one unit of resume.",
+    )
+
+
+# ------------------------------------------------------------------- scores, selection, release
+
+
+class ScoreConfig(StageConfig):
+    """What is kept of the scores."""
+
+    top_k: int = Field(
+        100, ge=1, title="Rows a query", description="Strongest proponents kept a query."
+    )
+    full_matrix: bool = Field(default=False, title="Keep the full score matrix")
+
+
+class TopK(StageConfig):
+    """The k rows of highest value."""
+
+    kind: Literal["top_k"] = "top_k"
+    top_k: int = Field(100, ge=1, title="Rows")
+
+
+class Threshold(StageConfig):
+    """Every row whose value is at least this."""
+
+    kind: Literal["threshold"] = "threshold"
+    min_score: float = Field(title="Least value")
+
+
+class ReleaseConfig(StageConfig):
+    """Which rows are released, and how they are laid out."""
+
+    select: Annotated[TopK | Threshold, Field(discriminator="kind")] = Field(
+        TopK(), title="Selection"
+    )
+    rows_per_shard: int = Field(100_000, ge=1, title="Rows a Parquet file")
+    license: str = Field(
+        "unknown", title="Licence of the rows", description="For the dataset card."
+    )
+
+
+class RuntimeConfig(StageConfig):
+    """Speed only; recorded with a run, never part of an identity."""
+
+    device: str = Field("auto", title="Device", description="auto, cpu, cuda, cuda:1 or mps.")
+    batch_tokens: int = Field(4096, ge=1, title="Tokens a batch")
+    head_bytes: int = Field(
+        268_435_456,
+        ge=1_048_576,
+        title="Bytes for logits",
+        description="Bounds the read-out's memory.",
+    )
+    scheduler: str = Field(
+        "threads",
+        title="Dask scheduler",
+        description="threads, local, or an address like tcp://host:8786.",
+    )
+    workers: int | None = Field(
+        None, ge=1, title="Scoring workers", description="Empty: one a core."
+    )
+
+
+class PipelineConfig(StageConfig):
+    """The whole path: ingest, index, query set, scores, release."""
+
+    store: str = Field("rise-store", title="Store folder", min_length=1)
+    corpus: str = Field("main", title="Corpus name", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    index: str = Field("main", title="Index name", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    query_set: str = Field("main", title="Query set name", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    release: str = Field("main", title="Release name", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    rows: RowsConfig = Field(title="Training rows")
+    queries: RowsConfig = Field(title="Queries")
+    indexing: IndexConfig = Field(IndexConfig(), title="Indexing")
+    scoring: ScoreConfig = Field(ScoreConfig(), title="Scoring")
+    releasing: ReleaseConfig = Field(ReleaseConfig(), title="Releasing")
+    runtime: RuntimeConfig = Field(RuntimeConfig(), title="Runtime")
