@@ -11,13 +11,17 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from storage.files import digest
 from tasks.config import ModelConfig
-from tasks.models import ResolvedModel, resolve_model
+from tasks.models import ResolvedModel, model_fingerprint, quiet_transformers, resolve_model
+
+if TYPE_CHECKING:
+    import torch
 
 ENCODE_TEXTS = 128
 """Texts tokenised at a time: enough for every core, few enough that offsets stay small."""
@@ -171,3 +175,146 @@ def _load_tokenizer(
             "tokenizer.json and tokenizer_config.json into that folder."
         ) from error
     return RowTokenizer(tokenizer, name=resolved.name)
+
+
+class Backbone:
+    """A causal language model that stops where its LM head would begin.
+
+    Attributes:
+        name: As the config calls it, for messages.
+        fingerprint: Identity of config and weights; see `model_fingerprint`.
+        dtype: Number format that the model runs in, resolved ("bfloat16", never "auto").
+        device: Where it runs.
+        head: The LM head, float32, on that device.
+        max_tokens: Longest window that the model reads; None when it knows no bound.
+    """
+
+    def __init__(self, resolved: ResolvedModel, model: Any, *, dtype: str, device: str) -> None:
+        text_config = model.config.get_text_config()
+        self.name = resolved.name
+        self.fingerprint = model_fingerprint(resolved.path)
+        self.dtype = dtype
+        self.device = device
+        self.max_tokens: int | None = getattr(text_config, "max_position_embeddings", None)
+        from tasks.heads import tap_head, verified_head
+
+        self._model = model
+        self.head = verified_head(model, name=resolved.name, dtype=dtype)
+        self._tap = tap_head(model)
+
+    def embedding(self, which: Literal["output", "input"]) -> "torch.Tensor":
+        """Return the read-out weight or the input embedding, float32 [vocabulary, size].
+
+        Raises:
+            ValueError: The model's input embedding does not cover the head's vocabulary.
+        """
+        if which == "output":
+            return self.head.weight
+        weight: torch.Tensor = self._model.get_input_embeddings().weight.detach()
+        if weight.shape[0] < self.head.vocab_size:
+            raise ValueError(
+                f"the input embedding of {self.name} has {weight.shape[0]} rows but its head "
+                f"{self.head.vocab_size}; set embedding: output."
+            )
+        return weight[: self.head.vocab_size].float()
+
+    def hidden_states(self, ids: "torch.Tensor") -> "torch.Tensor":
+        """Return what the LM head would read at every position.
+
+        Shorter windows are padded on the right with any valid id: attention is causal, so no real
+        token sees the padding, and no mask is needed.
+
+        Args:
+            ids: Token ids, int64 [windows, tokens], on the backbone's device.
+
+        Returns:
+            float32 [windows, tokens, hidden size].
+        """
+        import torch
+
+        with torch.inference_mode():
+            self._model(input_ids=ids, use_cache=False)
+            return self._tap.take().float()
+
+
+def load_backbone(config: ModelConfig, *, device: str) -> Backbone:
+    """Load a model's weights; cached for the life of the process.
+
+    Args:
+        config: Which model, in which number format.
+        device: auto, cpu, cuda, cuda:1 or mps.
+
+    Raises:
+        ValueError: No such model or device, or a model that is not read rightly: its attention is
+            not causal, or its head is of an unknown kind.
+    """
+    resolved = resolve_model(config)
+    place = resolve_device(device)
+    return _load_backbone(
+        resolved,
+        model_fingerprint(resolved.path),
+        dtype=resolve_dtype(config.dtype, device=place),
+        device=place,
+        trust_remote_code=config.trust_remote_code,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _load_backbone(
+    resolved: ResolvedModel, fingerprint: str, *, dtype: str, device: str, trust_remote_code: bool
+) -> Backbone:
+    del fingerprint  # part of the cache's key: a folder that changed is read again
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    quiet_transformers()
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        resolved.path,
+        dtype=getattr(torch, dtype),
+        use_safetensors=True,
+        trust_remote_code=trust_remote_code,
+        local_files_only=True,
+    )
+    model.eval().requires_grad_(requires_grad=False)
+    return Backbone(resolved, model.to(device), dtype=dtype, device=device)
+
+
+def resolve_device(device: str) -> str:
+    """Return the device that ``auto`` means here, or the named one if this machine has it.
+
+    Raises:
+        ValueError: This machine has no such device.
+    """
+    import torch
+
+    has_mps = torch.backends.mps.is_available()
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
+    kind, _, number = device.partition(":")
+    n_devices = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(has_mps)}.get(kind, 0)
+    if not (number or "0").isdigit() or int(number or "0") >= n_devices:
+        raise ValueError(
+            f"device {device!r} is not on this machine (it has {n_devices} of kind {kind!r}). "
+            "Use auto, cpu, cuda, cuda:1 or mps."
+        )
+    return device
+
+
+def resolve_dtype(dtype: str, *, device: str) -> str:
+    """Return the number format that ``auto`` means on a device: bfloat16 where it is native."""
+    import torch
+
+    if dtype != "auto":
+        return dtype
+    if device.startswith("cuda"):
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device == "cpu" and _cpu_has_bfloat16()
+    return "bfloat16" if native else "float32"
+
+
+def _cpu_has_bfloat16() -> bool:
+    # the kernel's list, because torch offers no public question; elsewhere float32 is always right
+    listing = Path("/proc/cpuinfo")
+    words = set(listing.read_text().split()) if listing.is_file() else set()
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
