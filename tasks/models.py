@@ -6,7 +6,9 @@ GGUF file is converted once, to float32: every dequantised value is kept exactly
 number format decides later what to round. Pickled weights are refused: loading one runs its code.
 """
 
+import contextlib
 import functools
+import io
 import os
 import subprocess
 import sys
@@ -297,9 +299,11 @@ def _convert(gguf: Path, folder: Path, *, origin: dict[str, Any]) -> None:
 
     quiet_transformers()
     with published_folder(folder) as staging:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-        )
+        # the reader draws its progress bar on stderr whatever it is told
+        with contextlib.redirect_stderr(io.StringIO()):
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+            )
         # save_pretrained refuses a "quantized" model, although its weights are plain by now
         del model.config.quantization_config
         model.hf_quantizer = None
