@@ -13,6 +13,10 @@ Names = Annotated[tuple[str, ...], Field(strict=False)]
 """A list of strings in YAML or JSON; kept as a tuple so that configs stay hashable."""
 
 
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+"""Name of a corpus, index, query set or release: also a folder name, so nothing can escape."""
+
+
 class StageConfig(BaseModel):
     """Base of the configs: immutable, unknown fields refused, no conversions, no inf or NaN."""
 
@@ -342,10 +346,10 @@ class PipelineConfig(StageConfig):
     """The whole path: ingest, index, query set, scores, release."""
 
     store: str = Field("rise-store", title="Store folder", min_length=1)
-    corpus: str = Field("main", title="Corpus name", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
-    index: str = Field("main", title="Index name", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
-    query_set: str = Field("main", title="Query set name", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
-    release: str = Field("main", title="Release name", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    corpus: Name = Field("main", title="Corpus name")
+    index: Name = Field("main", title="Index name")
+    query_set: Name = Field("main", title="Query set name")
+    release: Name = Field("main", title="Release name")
     rows: RowsConfig = Field(title="Training rows")
     queries: RowsConfig = Field(title="Queries")
     indexing: IndexConfig = Field(IndexConfig(), title="Indexing")
