@@ -7,7 +7,7 @@ hashed. Strict means that ``top_k: true`` or ``"12"`` is refused instead of bein
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 """A list of strings in YAML or JSON; kept as a tuple so that configs stay hashable."""
@@ -267,11 +267,21 @@ PRESETS: dict[str, SignatureConfig] = {
 """Named signature settings: the paper's default and its two smaller published sketches."""
 
 
+def _preset_or_settings(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value not in PRESETS:
+        raise ValueError(f"there is no preset {value!r}; presets are {', '.join(PRESETS)}")
+    return PRESETS[value]
+
+
 class IndexConfig(StageConfig):
     """One index: which model reads which positions, into which signatures."""
 
     model: ModelConfig = Field(ModelConfig(), title="Model")
-    signature: SignatureConfig = Field(SignatureConfig(), title="Signature")
+    signature: Annotated[SignatureConfig, BeforeValidator(_preset_or_settings)] = Field(
+        SignatureConfig(), title="Signature", description="In YAML also the name of a preset."
+    )
     positions: Literal["all", "completion"] = Field(
         "all", title="Positions of training rows", description="completion: prompts are masked."
     )

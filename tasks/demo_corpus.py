@@ -112,7 +112,7 @@ def write_demo_corpus(
             f"library has {len(docstrings)} docstrings; ask for fewer."
         )
     taken, names = docstrings[:n_library], [name for name, _ in docstrings[n_library:]]
-    generator = random.Random(seed)  # noqa: S311 - wording, not secrets
+    generator = random.Random(seed)
     rows = [_library_row(name, text) for name, text in taken]
     rows += [_planted_row(i, generator, names) for i in range(n_planted)]
     generator.shuffle(rows)
