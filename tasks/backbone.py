@@ -186,6 +186,7 @@ class Backbone:
         dtype: Number format that the model runs in, resolved ("bfloat16", never "auto").
         device: Where it runs.
         head: The LM head, float32, on that device.
+        n_input_ids: Token ids that the input embedding has rows for.
         max_tokens: Longest window that the model reads; None when it knows no bound.
     """
 
@@ -195,6 +196,7 @@ class Backbone:
         self.fingerprint = model_fingerprint(resolved.path)
         self.dtype = dtype
         self.device = device
+        self.n_input_ids: int = model.get_input_embeddings().weight.shape[0]
         self.max_tokens: int | None = getattr(text_config, "max_position_embeddings", None)
         from tasks.heads import tap_head, verified_head
 

@@ -7,15 +7,10 @@ never what its text looks like). All methods see the same texts and go through t
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from rise_ops.baselines.bm25 import bm25_scores
 from rise_ops.baselines.random_scores import random_scores
 from rise_ops.metrics import MetricMean, auprc_at, precision_at
-from storage.corpus import Corpus
-from storage.queries import QuerySet
-from storage.refs import CorpusRef, QuerySetRef, ScoresRef
+from storage.refs import ScoresRef
 from storage.scores import Scores
 
 METRICS: dict[str, Callable[..., MetricMean]] = {"precision": precision_at, "auPRC": auprc_at}

@@ -55,7 +55,7 @@ def tiny_registry(
         n_parameters=1,
         download_bytes=1,
         license="none",
-        description="",
+        about="",
     )
     monkeypatch.setitem(REGISTRY, "tiny", entry)
     return entry, wheel
@@ -68,7 +68,7 @@ def test_listing_needs_no_torch(home: Path):
 
 
 def test_listing_says_what_is_fetched(home: Path):
-    assert [listing.folder for listing in list_models()] == [None]
+    assert [listing.fetched for listing in list_models()] == [False]
     (cache_folder() / "models" / "smollm2-135m-instruct").mkdir(parents=True)
     assert list_models()[0].folder == home / "models" / "smollm2-135m-instruct"
 
