@@ -17,6 +17,7 @@ RELEASE_FILE, RELEASE_FORMAT = "manifest.json", "rise-release"
 
 LATEST = "latest"
 LOCK_FILE = ".lock"
+MODEL_FILE, MODEL_FORMAT = "model.json", "rise-index-model"
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 

@@ -21,7 +21,7 @@ from tasks.backbone import (
     resolve_device,
     resolve_dtype,
 )
-from tasks.config import ModelConfig, SignatureConfig, WindowConfig
+from tasks.config import ModelConfig, SignatureConfig, SketchConfig, WindowConfig
 from tasks.models import model_fingerprint, resolve_model
 
 
@@ -79,6 +79,16 @@ def draw_space_tables(backbone: Backbone, signature: SignatureConfig) -> SketchT
     return draw_tables(inputs, dims, seed=sketch.seed)
 
 
+def n_signature_numbers(sketch: SketchConfig) -> int:
+    """Return the length of a signature; channels of weight 0 are left out."""
+    channels = (
+        (sketch.residual_weight, sketch.residual_dim * sketch.hidden_dim),
+        (sketch.projected_weight, sketch.projected_dim * sketch.hidden_dim),
+        (sketch.cross_weight, sketch.residual_dim * sketch.projected_dim),
+    )
+    return sum(n_numbers for weight, n_numbers in channels if weight > 0.0)
+
+
 def tables_digest(arrays: Mapping[str, np.ndarray]) -> str:
     """Return the sha256 of named arrays: names, types, shapes and bytes."""
     state = hashlib.sha256()
@@ -101,14 +111,9 @@ def load_space(
         device: Where to compute.
 
     Raises:
-        ValueError: The model does not read windows that long, or does not fit the tables.
+        ValueError: The model does not fit the tables, or is not read rightly.
     """
     backbone = load_backbone(model, device=device)
-    if backbone.max_tokens is not None and signature.window.tokens > backbone.max_tokens:
-        raise ValueError(
-            f"signature.window.tokens is {signature.window.tokens}, but {model.name} reads at most "
-            f"{backbone.max_tokens} tokens (max_position_embeddings). Lower it."
-        )
     sketcher = Sketcher(
         backbone.head,
         backbone.embedding(signature.sketch.embedding),
