@@ -46,6 +46,9 @@ Index = Annotated[str | None, typer.Option(help="Name of the index.")]
 QuerySet = Annotated[str | None, typer.Option(help="Name of the query set.")]
 Release = Annotated[str | None, typer.Option(help="Name of the release.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+TopKOption = Annotated[
+    int | None, typer.Option("--top-k", help="Strongest rows kept for each query.")
+]
 Online = Annotated[bool, typer.Option("--online", help="Allow downloads from a hub.")]
 Select = Annotated[int | None, typer.Option(help="Release this many rows of highest value.")]
 
@@ -57,6 +60,7 @@ def run(
     queries: Queries = None,
     model: Model = None,
     preset: Preset = None,
+    top_k: TopKOption = None,
     select: Select = None,
     store: Store = None,
     device: Device = None,
@@ -74,6 +78,7 @@ def run(
         "indexing.model.name": model,
         "indexing.model.online": online or None,
         "indexing.signature": preset,
+        "scoring.top_k": top_k,
         "releasing.select": None if select is None else {"kind": "top_k", "top_k": select},
         "store": store,
         "runtime.device": device,
@@ -218,7 +223,7 @@ def score(
     query_set: QuerySet = None,
     index: Index = None,
     store: Store = None,
-    top_k: Annotated[int | None, typer.Option(help="Strongest rows kept a query.")] = None,
+    top_k: TopKOption = None,
     scheduler: Annotated[
         str | None, typer.Option(help="threads, local, or an address like tcp://host:8786.")
     ] = None,

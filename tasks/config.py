@@ -300,7 +300,7 @@ class ScoreConfig(StageConfig):
     """What is kept of the scores."""
 
     top_k: int = Field(
-        100, ge=1, title="Rows a query", description="Strongest proponents kept a query."
+        10, ge=1, title="Rows a query", description="Strongest proponents kept a query."
     )
     full_matrix: bool = Field(default=False, title="Keep the full score matrix")
 
