@@ -18,7 +18,7 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from storage.errors import CorruptionError
-from storage.files import PARTIAL_SUFFIX, explain_os_error, read_json, sync_folder, write_json
+from storage.files import PARTIAL_SUFFIX, raise_explained, read_json, sync_folder, write_json
 
 INNER_CHUNK_BYTES = 2 * 1024 * 1024
 """Aim for the bytes that one random row read has to fetch and check."""
@@ -78,7 +78,7 @@ class BlockArray:
             array[start : start + self.block_rows] = values
             self._sync(file)
         except OSError as error:
-            raise explain_os_error(error, file) from error
+            raise_explained(error, file)
         return file
 
     def read(self, start: int, stop: int) -> np.ndarray:
