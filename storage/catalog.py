@@ -125,13 +125,13 @@ def _corpora(folder: Path) -> Iterator[Artifact]:
 
 def _indexes(folder: Path) -> Iterator[Artifact]:
     for index in published_folders(folder / "indexes"):
-        shown = _artifact("index", index.name, "", index / INDEX_FILE, INDEX_FORMAT)
-        rows = _artifact("index", index.name, "", index / ROWS_FILE, ROWS_FORMAT)
-        detail = (
-            {**shown.detail, **rows.detail} if rows.created else {**shown.detail, "n_rows": None}
-        )
-        index_id = str(shown.detail.get("index_id", ""))
-        yield Artifact("index", index.name, index_id, rows.created, detail)
+        header = _artifact("index", index.name, "", index / INDEX_FILE, INDEX_FORMAT)
+        state = Artifact("index", index.name, "", None, {"n_rows": None})
+        if (index / ROWS_FILE).exists():
+            state = _artifact("index", index.name, "", index / ROWS_FILE, ROWS_FORMAT)
+        index_id = str(header.detail.get("index_id", ""))
+        detail = {**header.detail, **state.detail}
+        yield Artifact("index", index.name, index_id, state.created, detail)
 
 
 def _scores(folder: Path) -> Iterator[Artifact]:

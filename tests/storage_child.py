@@ -77,7 +77,9 @@ def install_kill(root: str, kill_at: int | None, counter: Path) -> None:
 
     def hook(event: str, args: tuple) -> None:
         nonlocal begun
-        writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
+        writes = (
+            event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
+        )
         if not (event in CHANGES or writes) or not str(args[0]).startswith(root):
             return
         if begun == kill_at:

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from store_samples import (
 
 from storage.catalog import list_artifacts
 from storage.corpus import Corpus
-from storage.errors import NotFoundError
+from storage.errors import IncompleteError, NotFoundError
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef
 from storage.releases import latest, open_release
@@ -128,15 +129,15 @@ def test_a_kill_before_any_file_operation_changes_nothing(
         shutil.rmtree(root)
 
 
-@pytest.mark.parametrize("action", ["create_store", "build_index"])
+@pytest.mark.parametrize(("action", "step"), [("create_store", 1), ("build_index", 5)])
 def test_a_kill_while_the_store_is_made_changes_nothing(
-    action: str, run: Run, tmp_path: Path
+    action: str, step: int, run: Run, tmp_path: Path
 ) -> None:
     undisturbed = tmp_path / "undisturbed"
     code, n_operations = run(action, undisturbed, None)
     assert code == 0
     expected = tree_bytes(undisturbed)
-    for kill_at in range(n_operations):
+    for kill_at in range(0, n_operations, step):
         root = tmp_path / f"killed-{kill_at}"
         assert run(action, root, kill_at)[0] == -9
         if action == "build_index":
@@ -152,3 +153,33 @@ def assert_no_half_index(root: Path) -> None:
         return
     assert index.committed_rows in (0, 6)
     assert set(index.tables()) == {"buckets", "signs"}
+
+
+def test_kills_at_random_moments_of_large_blocks_lose_no_finished_block(tmp_path: Path) -> None:
+    """Here the kill comes from outside, while the bytes of a shard are on their way."""
+    builder = (
+        "import sys; from store_samples import build; from storage.refs import IndexRef;"
+        "build(IndexRef(sys.argv[1], 'main'), 4000, ['b1'], block_rows=200, n_numbers=2000)"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
+    command = [sys.executable, "-c", builder]
+    expected = tmp_path / "undisturbed"
+    subprocess.run([*command, str(expected)], env=environment, check=True)
+    root = tmp_path / "killed"
+    records = root / "indexes" / "main" / "blocks"
+    finished: dict[str, bytes] = {}
+    for target in (1, 6, 11, 16):
+        with subprocess.Popen([*command, str(root)], env=environment) as process:
+            deadline = time.monotonic() + 60
+            while len(list(records.glob("0*.json"))) < target and time.monotonic() < deadline:
+                time.sleep(0.001)
+            process.kill()
+        now = tree_bytes(records)
+        assert len(now) < 20, "the build ended before the kill"
+        assert finished.items() <= now.items(), "a finished block was lost or written again"
+        finished = {name: data for name, data in now.items() if name.startswith("0")}
+    index = SignatureIndex.open(IndexRef(str(root), "main"))
+    with pytest.raises(IncompleteError, match="never finished"):
+        _ = index.n_rows
+    subprocess.run([*command, str(root)], env=environment, check=True)
+    assert tree_bytes(root) == tree_bytes(expected)
