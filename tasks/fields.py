@@ -2,7 +2,7 @@
 
 Every mapping ends in ``(text, prompt_chars)``: the model reads ``text``; its first
 ``prompt_chars`` characters are the prompt, which may be masked. A record that does not fit
-raises `RowProblem` with a reason for the person who made the file; reasons start with their kind.
+raises `RowError` with a reason for the person who made the file; reasons start with their kind.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ SHOWN_FIELDS = 12
 """Field names that a message lists at most."""
 
 
-class RowProblem(ValueError):
+class RowError(ValueError):
     """A record that does not become a row; the message is the reason, its kind first."""
 
 
@@ -57,7 +57,7 @@ def resolve_fields(fields: Fields, record: Mapping[str, Any]) -> NamedFields:
     ``completion``; ``text``.
 
     Raises:
-        RowProblem: None fits.
+        RowError: None fits.
     """
     if not isinstance(fields, AutoFields):
         return fields
@@ -69,7 +69,7 @@ def resolve_fields(fields: Fields, record: Mapping[str, Any]) -> NamedFields:
         return PromptCompletionFields()
     if "text" in record:
         return TextFields()
-    raise RowProblem(
+    raise RowError(
         "missing field: expected 'messages', 'instruction' and 'output', 'prompt' and "
         f"'completion', or 'text'; the record has {_names(record)}. Name the fields in rows.fields"
     )
@@ -87,7 +87,7 @@ def to_text(
     - chat: the tokenizer's own template; the last assistant message is the completion.
 
     Raises:
-        RowProblem: A field is missing, of the wrong type or empty; the prompt is no prefix of the
+        RowError: A field is missing, of the wrong type or empty; the prompt is no prefix of the
             text; or the text holds what is no text (NUL, lone surrogates).
     """
     match fields:
@@ -109,30 +109,30 @@ def scalar_string(record: Mapping[str, Any], field: str, *, what: str) -> str:
     """Return an id or label field as a string: strings as they are, whole numbers in digits.
 
     Raises:
-        RowProblem: The field is missing, empty, or neither a string nor a whole number.
+        RowError: The field is missing, empty, or neither a string nor a whole number.
     """
     value = _get(record, field)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise RowProblem(
+        raise RowError(
             f"wrong type: {what} {field!r} must be a string or a whole number, "
             f"it is {json_type(value)}"
         )
     if not value:
-        raise RowProblem(f"empty {what}: {field!r} has no characters")
+        raise RowError(f"empty {what}: {field!r} has no characters")
     check_text(value, repr(field))
     return value
 
 
 def check_text(text: str, what: str) -> None:
-    """Raise `RowProblem` for a string that no UTF-8 file and no tokenizer can hold."""
+    """Raise `RowError` for a string that no UTF-8 file and no tokenizer can hold."""
     if (at := text.find("\0")) >= 0:
-        raise RowProblem(f"not text: {what} has a NUL character at character {at}")
+        raise RowError(f"not text: {what} has a NUL character at character {at}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise RowProblem(
+        raise RowError(
             f"not text: {what} has the lone surrogate U+{ord(text[error.start]):04X} at character "
             f"{error.start}; half of a character is missing"
         ) from error
@@ -144,13 +144,13 @@ def _plain(record: Mapping[str, Any], fields: TextFields) -> tuple[str, int]:
         return text, 0
     prompt = _string(record, fields.prompt)
     if len(prompt) > len(text):
-        raise RowProblem(
+        raise RowError(
             f"prompt too long: {fields.prompt!r} has {len(prompt):,} characters, the text that it "
             f"should begin ({fields.text!r}) only {len(text):,}"
         )
     if not text.startswith(prompt):
         at = next(i for i, letter in enumerate(prompt) if letter != text[i])
-        raise RowProblem(
+        raise RowError(
             f"prompt not a prefix: {fields.prompt!r} must be the beginning of {fields.text!r}; "
             f"they differ at character {at}"
         )
@@ -171,30 +171,30 @@ def _chat(record: Mapping[str, Any], fields: ChatFields, tokenizer: Tokenizer) -
     try:
         return tokenizer.render_chat(messages)
     except ValueError as error:
-        raise RowProblem(f"chat template: {error}") from error
+        raise RowError(f"chat template: {error}") from error
 
 
 def _messages(record: Mapping[str, Any], field: str) -> list[Mapping[str, Any]]:
     messages = _get(record, field)
     if not isinstance(messages, list):
-        raise RowProblem(f"wrong type: {field!r} must be a list, it is {json_type(messages)}")
+        raise RowError(f"wrong type: {field!r} must be a list, it is {json_type(messages)}")
     if not messages:
-        raise RowProblem(f"empty text: {field!r} has no message")
+        raise RowError(f"empty text: {field!r} has no message")
     for number, message in enumerate(messages, start=1):
         if not isinstance(message, Mapping):
-            raise RowProblem(
+            raise RowError(
                 f"wrong type: message {number} of {field!r} must be an object with 'role' and "
                 f"'content', it is {json_type(message)}"
             )
         try:
             _filled(message, "role")
             content = _string(message, "content")
-        except RowProblem as error:
-            raise RowProblem(f"{error} (message {number} of {field!r})") from error
+        except RowError as error:
+            raise RowError(f"{error} (message {number} of {field!r})") from error
         check_text(content, f"message {number} of {field!r}")
     last = messages[-1]
     if last["role"] != "assistant":
-        raise RowProblem(
+        raise RowError(
             f"no completion: the last message of {field!r} must have the role 'assistant', it has "
             f"{last['role']!r}"
         )
@@ -204,21 +204,21 @@ def _messages(record: Mapping[str, Any], field: str) -> list[Mapping[str, Any]]:
 
 def _get(record: Mapping[str, Any], field: str) -> Any:
     if field not in record:
-        raise RowProblem(f"missing field: expected {field!r}, the record has {_names(record)}")
+        raise RowError(f"missing field: expected {field!r}, the record has {_names(record)}")
     return record[field]
 
 
 def _string(record: Mapping[str, Any], field: str) -> str:
     value = _get(record, field)
     if not isinstance(value, str):
-        raise RowProblem(f"wrong type: {field!r} must be a string, it is {json_type(value)}")
+        raise RowError(f"wrong type: {field!r} must be a string, it is {json_type(value)}")
     return value
 
 
 def _filled(record: Mapping[str, Any], field: str) -> str:
     value = _string(record, field)
     if not value.strip():
-        raise RowProblem(f"empty text: {field!r} holds nothing but white space")
+        raise RowError(f"empty text: {field!r} holds nothing but white space")
     return value
 
 
