@@ -34,8 +34,8 @@ class KnownRows(Protocol):
     def content_hashes(self, row_ids: Sequence[str]) -> list[str | None]:
         """Return the content hash under each id; None where the id is new."""
 
-    def location(self, row_id: str) -> str:
-        """Return ``path:line`` of a row that is there."""
+    def locations(self, row_ids: Sequence[str]) -> dict[str, str]:
+        """Return ``path:line`` of rows that are there."""
 
 
 class NoKnownRows:
@@ -45,9 +45,9 @@ class NoKnownRows:
         """Nothing is known."""
         return [None] * len(row_ids)
 
-    def location(self, row_id: str) -> str:
-        """Never asked for, since nothing is known."""
-        raise KeyError(row_id)
+    def locations(self, row_ids: Sequence[str]) -> dict[str, str]:
+        """Nothing is known."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,21 @@ class _Candidate:
     problem: str | None = None
     repeats: str | None = None
     raw: str | None = None
+
+    @property
+    def n_chars(self) -> int | None:
+        """Characters of the text, when there is one."""
+        return None if self.text is None else len(self.text)
+
+
+_DTYPES = {
+    **dict.fromkeys(
+        ["row_id", "text", "label", "source", "content_hash", "problem", "repeats", "raw"], "object"
+    ),
+    "source_line": "int64",
+    **dict.fromkeys(["prompt_chars", "n_chars", "n_tokens"], "Int64"),
+}
+"""Columns of a part; objects, because string columns of pandas turn None into NaN."""
 
 
 @dataclass
@@ -149,20 +164,13 @@ class CandidateReader:
 
         self._count_tokens(candidates)
         kept = self._without_known(candidates)
-        index = pd.RangeIndex(self._n_records, self._n_records + len(kept))
-        self._n_records += len(kept)
         columns = {
-            name: [getattr(candidate, name) for candidate in kept]
-            for name in _Candidate.__dataclass_fields__
+            name: pd.Series([getattr(one, name) for one in kept], dtype=dtype)
+            for name, dtype in _DTYPES.items()
         }
-        frame = pd.DataFrame(columns, index=index)
-        strings = ["row_id", "text", "label", "source", "content_hash", "problem", "repeats", "raw"]
-        frame = frame.astype(dict.fromkeys(strings, object))
-        lengths = [None if text is None else len(text) for text in columns["text"]]
-        frame["n_chars"] = pd.array(lengths, dtype="Int64")
-        for name in ("prompt_chars", "n_tokens"):
-            frame[name] = pd.array(columns[name], dtype="Int64")
-        frame["source_line"] = frame["source_line"].astype("int64")
+        frame = pd.DataFrame(columns)
+        frame.index = pd.RangeIndex(self._n_records, self._n_records + len(kept))
+        self._n_records += len(kept)
         return Part(frame, n_known=len(candidates) - len(kept))
 
     def _count_tokens(self, candidates: list[_Candidate]) -> None:
@@ -181,18 +189,19 @@ class CandidateReader:
     def _without_known(self, candidates: list[_Candidate]) -> list[_Candidate]:
         """Claim the ids, mark repeats, and leave out what the corpus has with equal content."""
         named = [candidate for candidate in candidates if candidate.problem is None]
-        hashes = self.known.content_hashes([candidate.row_id or "" for candidate in named])
-        known: set[int] = set()
-        for candidate, stored in zip(named, hashes, strict=True):
+        for candidate in named:
             candidate.repeats = self._claim(candidate)
-            if candidate.repeats is not None or stored is None:
-                continue
-            if stored == candidate.content_hash:
-                known.add(id(candidate))
-            else:
-                candidate.repeats = (
-                    "id conflict: the corpus has this id from "
-                    f"{self.known.location(candidate.row_id or '')} with other content"
+        fresh = [candidate for candidate in named if candidate.repeats is None]
+        hashes = self.known.content_hashes([candidate.row_id or "" for candidate in fresh])
+        pairs = list(zip(fresh, hashes, strict=True))
+        known = {id(one) for one, stored in pairs if stored == one.content_hash}
+        taken = [one for one, stored in pairs if stored not in (None, one.content_hash)]
+        if taken:
+            places = self.known.locations([one.row_id or "" for one in taken])
+            for one in taken:
+                one.repeats = (
+                    f"id conflict: the corpus has this id from {places[one.row_id or '']} with "
+                    "other content"
                 )
         return [candidate for candidate in candidates if id(candidate) not in known]
 

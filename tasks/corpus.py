@@ -188,15 +188,15 @@ class CorpusRows:
             return [None] * len(row_ids)
         places = self._ids.get_indexer(list(row_ids))
         known = [int(place) for place in places if place >= 0]
-        hashes = iter(self._hashes.take(known).to_pylist())
+        hashes = iter(self._hashes.take(pa.array(known, pa.int64())).to_pylist())
         return [next(hashes) if place >= 0 else None for place in places]
 
-    def location(self, row_id: str) -> str:
-        """Return ``path:line`` of a row; `NotFoundError` when the corpus has no such row."""
+    def locations(self, row_ids: Sequence[str]) -> dict[str, str]:
+        """Return ``path:line`` of rows that are there."""
         if self._corpus is None:
-            raise KeyError(row_id)
-        row = self._corpus.locate(row_id).row
-        return f"{row.source}:{row.source_line}"
+            return {}
+        rows = self._corpus.rows_by_id(row_ids)
+        return {row_id: f"{row.source}:{row.source_line}" for row_id, row in rows.items()}
 
 
 def _conclude(

@@ -25,7 +25,7 @@ def row_expectations(limits: RowLimits) -> list["Expectation"]:
     import great_expectations.expectations as gxe
     from great_expectations.expectations.row_conditions import Column
 
-    mostly = 1.0 - limits.max_rejected_share
+    mostly = round(1.0 - limits.max_rejected_share, 9)
     mapped = Column("problem").is_null()
     required = [
         gxe.ExpectColumnValuesToNotBeNull(
@@ -67,9 +67,15 @@ def row_expectations(limits: RowLimits) -> list["Expectation"]:
             meta={"reason": "prompt too long: {prompt_chars} characters of {n_chars}"},
         ),
         *[
-            gxe.ExpectColumnValuesToBeOfType(column=column, type_=type_)
-            for column, type_ in (("source_line", "int64"), ("n_tokens", "Int64"))
+            gxe.ExpectColumnValuesToBeOfType(
+                column=column,
+                type_="str",
+                mostly=mostly,
+                meta={"reason": f"wrong type: {column} must be a string"},
+            )
+            for column in ("row_id", "text", "source")
         ],
+        gxe.ExpectColumnValuesToBeOfType(column="source_line", type_="int64"),
     ]
 
 
