@@ -109,9 +109,7 @@ def measure(index: SignatureIndex, arguments: argparse.Namespace) -> dict:
             "cores": len(os.sched_getaffinity(0)),
             "load_before": os.getloadavg()[0],
         },
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("numpy", "zarr", "dask")
-        }
+        "versions": {name: importlib.metadata.version(name) for name in ("numpy", "zarr", "dask")}
         | {"python": platform.python_version()},
     }
 

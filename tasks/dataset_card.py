@@ -68,13 +68,26 @@ def dataset_card(
         "## Sources\n",
         _source_table(sources),
         "## Lineage\n",
-        "How to make this release again; `manifest.json` has the checksums of every file.\n",
-        code_block(json.dumps(lineage, indent=1, sort_keys=True, ensure_ascii=False), "json"),
+        "What this release was made from; `manifest.json` has every setting and the checksum of "
+        "every file.\n",
+        code_block(json.dumps(_ids(lineage), indent=1, ensure_ascii=False), "json"),
         "## Quality\n",
         "The rows were read back from the Parquet files and checked before publication; the "
         "report is `quality/index.html`.\n",
     ]
     return "\n".join(sections)
+
+
+def _ids(lineage: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "release": lineage["release"],
+        "scores": lineage["scores"]["id"],
+        "query_set": {key: lineage["query_set"][key] for key in ("name", "version")},
+        "index": {key: lineage["index"][key] for key in ("name", "id")},
+        "model": lineage["model"],
+        "corpus": lineage["corpus"],
+        "batches": {batch["id"]: batch["n_released"] for batch in lineage["batches"]},
+    }
 
 
 def _front_matter(name: str, license_name: str, totals: Mapping[str, int]) -> str:

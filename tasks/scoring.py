@@ -201,9 +201,7 @@ def _anywhere(index: IndexRef) -> IndexRef:
 # ---------------------------------------------------------------------------------- identity
 
 
-def _identity(
-    index: SignatureIndex, queries: QuerySetRef, config: ScoreConfig
-) -> dict[str, Any]:
+def _identity(index: SignatureIndex, queries: QuerySetRef, config: ScoreConfig) -> dict[str, Any]:
     return {
         "version": SCORES_VERSION,
         "index_id": index.index_id,
@@ -259,9 +257,7 @@ def _score_tables(
     return {"values": pa.table(values), "top_rows": _top_rows(found, row_ids, query_ids)}
 
 
-def _top_rows(
-    found: SearchResult, row_ids: pa.ChunkedArray, query_ids: Sequence[str]
-) -> pa.Table:
+def _top_rows(found: SearchResult, row_ids: pa.ChunkedArray, query_ids: Sequence[str]) -> pa.Table:
     """Return one line a query and rank: query_id, rank (from 1), row_id, score."""
     ranks, scores = split_keys(found.keys)
     n_queries, top_k = ranks.shape

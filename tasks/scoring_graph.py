@@ -184,7 +184,11 @@ def _on_threads(
     keys, parts = _graph(plan, plan.panel.vectors, slices)
     with Callback(posttask=count):
         return dask.compute(
-            keys, parts, scheduler="threads", num_workers=worker_count(runtime), optimize_graph=False
+            keys,
+            parts,
+            scheduler="threads",
+            num_workers=worker_count(runtime),
+            optimize_graph=False,
         )
 
 

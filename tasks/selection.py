@@ -23,7 +23,8 @@ def select_rows(values: pa.Table, select: TopK | Threshold) -> pa.Table:
         select: How many rows, or the least value.
 
     Returns:
-        Columns row_id, score (float32) and rank (int32, from 1).
+        Columns row_id, score (float32), rank (int32, from 1) and position (int64), the row's
+        line in ``values``.
 
     Raises:
         ValueError: More rows are asked for than have positions, or no row reaches the
@@ -41,5 +42,6 @@ def select_rows(values: pa.Table, select: TopK | Threshold) -> pa.Table:
             "row_id": values.column("row_id").take(chosen).combine_chunks(),
             "score": scores[chosen],
             "rank": np.arange(1, len(chosen) + 1, dtype=np.int32),
+            "position": chosen,
         }
     )
