@@ -3,6 +3,10 @@
 Every write that makes something *count* (a completion record, a manifest, a published folder)
 goes through this file, so that a process killed at any moment leaves either the old state or
 the new one. Identity is sha256 over canonical JSON.
+
+Litter is told from work in progress by operating-system locks, never by age: a staging folder is
+locked for as long as its process lives, and whatever makes or deletes entries that end in
+``.partial`` holds a short lock on their parent folder.
 """
 
 import errno
@@ -13,7 +17,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +59,9 @@ def file_sha256(path: Path) -> str:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole or not at all, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}")
+    partial = _partial_name(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             file.write(data)
             file.flush()
@@ -65,7 +69,8 @@ def write_bytes(path: Path, data: bytes) -> None:
         partial.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         raise explain_os_error(error, path) from error
 
 
@@ -101,49 +106,124 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
+def staging_folder(final: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``final``, for `publish`; it is gone when the block ends.
+
+    A killed process leaves a ``.partial`` folder, which `remove_partials` deletes.
+    """
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with folder_guard(final.parent):
+            staging = _partial_name(final)
+            staging.mkdir()
+            alive = os.open(staging, os.O_RDONLY)
+            fcntl.flock(alive, fcntl.LOCK_SH)
+    except OSError as error:
+        raise explain_os_error(error, final) from error
+    try:
+        yield staging
+    except OSError as error:
+        raise explain_os_error(error, final) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        os.close(alive)
+
+
+def publish(staging: Path, final: Path) -> None:
+    """Make a staging folder durable and rename it to ``final``.
+
+    Raises:
+        FileExistsError: ``final`` is already there; published folders are never overwritten.
+    """
+    _sync_tree(staging)
+    with folder_guard(final.parent):
+        if final.exists():
+            raise FileExistsError(f"{final} is already published and is never overwritten.")
+        staging.rename(final)
+    sync_folder(final.parent)
+
+
+@contextmanager
 def published_folder(final: Path) -> Iterator[Path]:
     """Yield a staging folder that becomes ``final`` when the block ends without an error.
 
-    On an error the staging folder is removed and ``final`` never exists. A killed process
-    leaves a ``.partial`` folder, which `remove_partials` deletes.
+    On an error the staging folder is removed and ``final`` never exists.
 
     Raises:
         FileExistsError: ``final`` is already there.
     """
     if final.exists():
         raise FileExistsError(f"{final} is already published and is never overwritten.")
-    staging = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}")
-    try:
-        staging.mkdir(parents=True)
+    with staging_folder(final) as staging:
         yield staging
-        _sync_tree(staging)
-        staging.rename(final)
-        sync_folder(final.parent)
-    except OSError as error:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise explain_os_error(error, final) from error
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+        publish(staging, final)
 
 
 def point_to(link: Path, target_name: str) -> None:
     """Make ``link`` a relative symbolic link to its sibling ``target_name``, atomically."""
-    partial = link.with_name(f".{link.name}.{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}")
-    partial.symlink_to(target_name, target_is_directory=True)
-    partial.replace(link)
-    sync_folder(link.parent)
+    try:
+        with folder_guard(link.parent):
+            partial = _partial_name(link)
+            partial.symlink_to(target_name, target_is_directory=True)
+            partial.replace(link)
+        sync_folder(link.parent)
+    except OSError as error:
+        raise explain_os_error(error, link) from error
+
+
+def remove_durably(path: Path) -> None:
+    """Delete a file, if it is there, so that it stays deleted after a power cut."""
+    if path.exists():
+        path.unlink()
+        sync_folder(path.parent)
 
 
 def remove_partials(folder: Path) -> int:
-    """Delete the leavings of killed processes directly under ``folder``; return how many."""
-    leavings = [path for path in folder.glob(f".*{PARTIAL_SUFFIX}")]
-    for path in leavings:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    return len(leavings)
+    """Delete the leavings of killed processes directly under ``folder``; return how many.
+
+    Staging folders of living processes are left alone. Partial *files* are not locked: call
+    this only where no other process writes files, or under the lock of the artifact.
+    """
+    if not folder.is_dir():
+        return 0
+    with folder_guard(folder):
+        leavings = [path for path in folder.glob(f"*{PARTIAL_SUFFIX}") if not _in_use(path)]
+        leavings += [path for path in folder.glob(f".*{PARTIAL_SUFFIX}") if not _in_use(path)]
+        for path in set(leavings):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+    return len(set(leavings))
+
+
+@contextmanager
+def folder_guard(folder: Path) -> Iterator[None]:
+    """Hold a short lock on ``folder`` itself; waits for whoever holds it. Never nest it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _partial_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}")
+
+
+def _in_use(path: Path) -> bool:
+    """Tell whether ``path`` is the staging folder of a living process."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 @contextmanager
@@ -153,8 +233,12 @@ def exclusive_lock(path: Path, *, what: str) -> Iterator[None]:
     Raises:
         BusyError: Another process holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+b")
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -171,6 +255,7 @@ def explain_os_error(error: OSError, path: Path) -> Exception:
         return error
     reasons = {
         errno.ENOSPC: "the disk is full. Free some space",
+        errno.EFBIG: "the file is larger than this system permits (ulimit -f). Raise the limit",
         errno.EDQUOT: "the disk quota is used up. Free some space",
         errno.EACCES: "permission is denied. Choose a folder that you may write to",
         errno.EPERM: "permission is denied. Choose a folder that you may write to",

@@ -1,0 +1,213 @@
+"""Row-blocked Zarr v3 arrays: one block of rows is one file, and a damaged file never passes.
+
+A block is written whole or not at all, so two writers of different blocks never meet, and a
+killed writer leaves the old block or the new one. The array's length is rounded up to whole
+blocks; rows that were not written are the fill value, and no valid row begins with it. That is
+how a missing file, which Zarr reads as fill without a word, is found.
+"""
+
+import math
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec
+
+from storage.errors import CorruptionError
+from storage.files import PARTIAL_SUFFIX, explain_os_error, read_json, sync_folder, write_json
+
+INNER_CHUNK_BYTES = 2 * 1024 * 1024
+"""Aim for the bytes that one random row read has to fetch and check."""
+
+WHOLE_BLOCK_BYTES = 2 * INNER_CHUNK_BYTES
+"""Blocks up to this size are one inner chunk."""
+
+DAMAGE = (ValueError, RuntimeError, KeyError, FileNotFoundError)
+"""What Zarr raises for damaged bytes: checksum, index of a shard, metadata."""
+
+
+@dataclass(frozen=True)
+class BlockArray:
+    """An array on disk whose rows come in blocks: a matrix, or one count a row.
+
+    Args:
+        path: Folder of the Zarr array.
+        block_rows: Rows a block.
+        remedy: Last sentence of the errors: what to do when a block is damaged.
+    """
+
+    path: Path
+    block_rows: int
+    remedy: str
+
+    def file(self, block: int) -> Path:
+        """Return the file of a block: ``c/<block>/0`` of a matrix, ``c/<block>`` of counts."""
+        return self.path.joinpath("c", str(block), *["0"] * (len(self._shape) - 1))
+
+    def reserved_rows(self) -> int:
+        """Return the array's length: whole blocks, at least the rows asked for so far."""
+        return int(read_json(self.path / "zarr.json")["shape"][0])
+
+    def grow(self, n_rows: int) -> None:
+        """Let the array hold ``n_rows``, rounded up to whole blocks; never shrinks it."""
+        metadata = read_json(self.path / "zarr.json")
+        wanted = -(-n_rows // self.block_rows) * self.block_rows
+        if wanted > metadata["shape"][0]:
+            # Not Array.resize: it is not synced, and half a zarr.json would lose the array.
+            metadata["shape"][0] = wanted
+            write_json(self.path / "zarr.json", metadata)
+
+    def write(self, block: int, values: np.ndarray) -> Path:
+        """Write one whole block, make it durable and return its file.
+
+        Raises:
+            StorageError: The disk is full or not writable.
+        """
+        array = zarr.open_array(self.path, mode="r+")
+        start = block * self.block_rows
+        if len(values) < self.block_rows:
+            padded = np.full((self.block_rows, *values.shape[1:]), array.fill_value, array.dtype)
+            padded[: len(values)] = values
+            values = padded
+        file = self.file(block)
+        try:
+            array[start : start + self.block_rows] = values
+            self._sync(file)
+        except OSError as error:
+            raise explain_os_error(error, file) from error
+        return file
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Return rows [start, stop).
+
+        Raises:
+            CorruptionError: A file is missing or damaged; the message names block and file.
+        """
+        try:
+            values = np.asarray(zarr.open_array(self.path, mode="r")[start:stop])
+        except DAMAGE as error:
+            block = self._first_damaged(start, stop)
+            raise CorruptionError(
+                f"block {block}: {self.file(block)} cannot be read ({error}). {self.remedy}"
+            ) from error
+        unwritten = _unwritten_rows(values)
+        if len(unwritten):
+            block = (start + int(unwritten[0])) // self.block_rows
+            raise CorruptionError(
+                f"block {block}: {self.file(block)} is missing or lacks rows "
+                f"({len(unwritten)} of rows {start} to {stop - 1} were never written). "
+                f"{self.remedy}"
+            )
+        return values
+
+    @cached_property
+    def _shape(self) -> list[int]:
+        return list(read_json(self.path / "zarr.json")["shape"])
+
+    def _first_damaged(self, start: int, stop: int) -> int:
+        first, last = start // self.block_rows, (stop - 1) // self.block_rows
+        if first == last:
+            return first
+        middle = (first + last + 1) // 2 * self.block_rows
+        try:
+            zarr.open_array(self.path, mode="r")[start:middle]
+        except DAMAGE:
+            return self._first_damaged(start, middle)
+        return self._first_damaged(middle, stop)
+
+    def _sync(self, file: Path) -> None:
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        for folder in file.parents[: len(file.relative_to(self.path).parts)]:
+            sync_folder(folder)
+
+
+def choose_chunk_rows(block_rows: int, *, row_bytes: int) -> int:
+    """Return the divisor of ``block_rows`` that brings an inner chunk nearest to 2 MiB."""
+    if block_rows * row_bytes <= WHOLE_BLOCK_BYTES:
+        return block_rows
+    divisors = [rows for rows in range(1, block_rows + 1) if block_rows % rows == 0]
+    return min(divisors, key=lambda rows: abs(math.log(rows * row_bytes / INNER_CHUNK_BYTES)))
+
+
+def create_group(path: Path) -> zarr.Group:
+    """Make an empty Zarr v3 group, without consolidated metadata (it goes stale on growth)."""
+    return zarr.open_group(path, mode="w", zarr_format=3)
+
+
+def create_matrix(
+    group: zarr.Group, name: str, *, dtype: str, n_columns: int, block_rows: int
+) -> None:
+    """Make an array [0, n_columns] whose shards are blocks of rows; fill is NaN."""
+    row_bytes = n_columns * np.dtype(dtype).itemsize
+    group.create_array(
+        name,
+        shape=(0, n_columns),
+        dtype=dtype,
+        chunks=(choose_chunk_rows(block_rows, row_bytes=row_bytes), n_columns),
+        shards=(block_rows, n_columns),
+        compressors=Crc32cCodec(),
+        fill_value=float("nan"),
+        dimension_names=["row", "number"],
+    )
+
+
+def create_counts(group: zarr.Group, name: str, *, block_rows: int) -> None:
+    """Make an int32 array [0] with one checksummed chunk a block; fill is -1."""
+    group.create_array(
+        name,
+        shape=(0,),
+        dtype="i4",
+        chunks=(block_rows,),
+        compressors=Crc32cCodec(),
+        fill_value=-1,
+        dimension_names=["row"],
+    )
+
+
+def write_whole(group: zarr.Group, name: str, values: np.ndarray) -> None:
+    """Store an array in one checksummed chunk, also when it is all zeros."""
+    group.create_array(
+        name,
+        data=np.ascontiguousarray(values),
+        chunks=tuple(max(1, size) for size in values.shape),
+        compressors=Crc32cCodec(),
+        config={"write_empty_chunks": True},
+    )
+
+
+def read_whole(path: Path, *, remedy: str) -> np.ndarray:
+    """Read an array written by `write_whole`; `CorruptionError` when damaged or missing."""
+    try:
+        array: Any = zarr.open_array(path, mode="r")
+        values = np.asarray(array[...])
+    except DAMAGE as error:
+        raise CorruptionError(f"{path} cannot be read ({error}). {remedy}") from error
+    if values.size and array.nchunks_initialized != 1:
+        raise CorruptionError(f"{path} has lost its data file. {remedy}")
+    return values
+
+
+def remove_litter(path: Path) -> int:
+    """Delete unfinished files of killed writers anywhere in a Zarr hierarchy; return how many.
+
+    Only for whoever holds the artifact's lock: a living writer's files look the same.
+    """
+    litter = [entry for entry in path.rglob(f"*{PARTIAL_SUFFIX}") if entry.is_file()]
+    for entry in litter:
+        entry.unlink(missing_ok=True)
+    return len(litter)
+
+
+def _unwritten_rows(values: np.ndarray) -> np.ndarray:
+    """Return the positions of rows that are still the fill value: NaN, or -1 for counts."""
+    if values.dtype.kind == "f":
+        return np.flatnonzero(np.isnan(values[:, 0]))
+    return np.flatnonzero(values < 0)

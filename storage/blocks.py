@@ -1,0 +1,188 @@
+"""The blocks of a signature index: written, recorded as complete, checked.
+
+A block passes three gates in this order: its shard, its position counts, its completion record.
+Before a block is replaced its record goes, so that a record never stands for other bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from storage import arrays
+from storage.errors import CorruptionError
+from storage.files import file_sha256, remove_durably, remove_partials
+from storage.layout import BLOCK_FORMAT
+from storage.manifests import read_manifest, write_manifest
+
+GROUP = "signatures.zarr"
+SIGNATURES = "signatures"
+POSITIONS = "n_positions"
+RECORDS = "blocks"
+
+
+@dataclass(frozen=True)
+class SignatureBlocks:
+    """The block files of one index.
+
+    Args:
+        folder: The index's folder.
+        n_numbers: Length of a signature.
+        block_rows: Rows a block.
+    """
+
+    folder: Path
+    n_numbers: int
+    block_rows: int
+
+    @cached_property
+    def signatures(self) -> arrays.BlockArray:
+        """float16 [rows, n_numbers]."""
+        return self._array(SIGNATURES)
+
+    @cached_property
+    def n_positions(self) -> arrays.BlockArray:
+        """int32 [rows]."""
+        return self._array(POSITIONS)
+
+    def create(self) -> None:
+        """Make both arrays, without rows, and the folder of the records."""
+        group = arrays.create_group(self.folder / GROUP)
+        arrays.create_matrix(
+            group,
+            SIGNATURES,
+            dtype="f2",
+            n_columns=self.n_numbers,
+            block_rows=self.block_rows,
+        )
+        arrays.create_counts(group, POSITIONS, block_rows=self.block_rows)
+        (self.folder / RECORDS).mkdir()
+
+    def reserve(self, n_rows: int) -> None:
+        """Make room for ``n_rows`` and clear what killed writers left; under the index's lock."""
+        remove_partials(self.folder / RECORDS)
+        arrays.remove_litter(self.folder / GROUP)
+        self.signatures.grow(n_rows)
+        self.n_positions.grow(n_rows)
+
+    def write(
+        self,
+        block: int,
+        signatures: np.ndarray,
+        n_positions: np.ndarray,
+        *,
+        rows_digest: str,
+        n_tokens: int,
+    ) -> None:
+        """Write a block and then its record; see `SignatureIndex.write_block`."""
+        self._check_types(block, signatures, n_positions)
+        self._check_values(block, signatures, n_positions)
+        self.discard(block)
+        shard = self.signatures.write(block, signatures)
+        counts = self.n_positions.write(block, n_positions)
+        record = {
+            "block": block,
+            "n_rows": len(signatures),
+            "n_tokens": n_tokens,
+            "n_empty": int(np.count_nonzero(n_positions == 0)),
+            "rows_digest": rows_digest,
+            "shard_bytes": shard.stat().st_size,
+            "shard_sha256": file_sha256(shard),
+            "positions_bytes": counts.stat().st_size,
+            "positions_sha256": file_sha256(counts),
+        }
+        write_manifest(self.record_path(block), BLOCK_FORMAT, record)
+
+    def discard(self, block: int) -> None:
+        """Delete the completion record of a block, so that it counts as not done."""
+        remove_durably(self.record_path(block))
+
+    def record(self, block: int) -> dict[str, Any] | None:
+        """Return the completion record of a block, None when it has none."""
+        path = self.record_path(block)
+        return read_manifest(path, BLOCK_FORMAT) if path.exists() else None
+
+    def is_done(self, block: int, rows_digest: str) -> bool:
+        """Tell whether a block holds these rows; see `SignatureIndex.is_done`."""
+        try:
+            record = self.record(block)
+        except CorruptionError:
+            return False
+        if record is None or record["rows_digest"] != rows_digest:
+            return False
+        return not self._file_problems(block, record, deep=False)
+
+    def covers(self, block: int, n_rows: int) -> bool:
+        """Tell whether a block is complete for an index of ``n_rows`` rows."""
+        record = self.record(block)
+        needed = min(self.block_rows, n_rows - block * self.block_rows)
+        if record is None or record["n_rows"] < needed:
+            return False
+        return not self._file_problems(block, record, deep=False)
+
+    def problems(self, block: int, *, deep: bool) -> list[str]:
+        """Compare a block with its record; see `SignatureIndex.verify`."""
+        try:
+            record = self.record(block)
+        except CorruptionError as error:
+            return [f"block {block}: {error}"]
+        if record is None:
+            return [
+                f"block {block} has no completion record: writing it again was interrupted, or "
+                "is going on. Build the index again."
+            ]
+        return self._file_problems(block, record, deep=deep)
+
+    def record_path(self, block: int) -> Path:
+        """Return ``blocks/<block>.json``, eight digits."""
+        return self.folder / RECORDS / f"{block:08d}.json"
+
+    def _array(self, name: str) -> arrays.BlockArray:
+        remedy = f"Delete the block's record in {self.folder / RECORDS} and build the index again."
+        return arrays.BlockArray(self.folder / GROUP / name, self.block_rows, remedy)
+
+    def _file_problems(self, block: int, record: Mapping[str, Any], *, deep: bool) -> list[str]:
+        remedy = f"Delete {self.record_path(block)} and build the index again."
+        problems = []
+        for array, key in ((self.signatures, "shard"), (self.n_positions, "positions")):
+            file = array.file(block)
+            if not file.is_file():
+                problems.append(f"block {block}: {file} is missing. {remedy}")
+            elif file.stat().st_size != record[f"{key}_bytes"]:
+                problems.append(f"block {block}: {file} has another size than written. {remedy}")
+            elif deep and file_sha256(file) != record[f"{key}_sha256"]:
+                problems.append(f"block {block}: {file} has other bytes than written. {remedy}")
+        return problems
+
+    def _check_types(self, block: int, signatures: np.ndarray, n_positions: np.ndarray) -> None:
+        n_rows = len(signatures)
+        if signatures.dtype != np.float16 or signatures.shape != (n_rows, self.n_numbers):
+            raise ValueError(
+                f"block {block}: expected float16 signatures [n, {self.n_numbers}], got "
+                f"{signatures.dtype} {list(signatures.shape)}."
+            )
+        if n_positions.dtype != np.int32 or n_positions.shape != (n_rows,):
+            raise ValueError(
+                f"block {block}: expected int32 n_positions [{n_rows}], got "
+                f"{n_positions.dtype} {list(n_positions.shape)}."
+            )
+        if not 1 <= n_rows <= self.block_rows:
+            raise ValueError(f"block {block}: expected 1 to {self.block_rows} rows, got {n_rows}.")
+        reserved = self.signatures.reserved_rows()
+        if not 0 <= block < reserved // self.block_rows:
+            raise ValueError(
+                f"block {block} is outside of the {reserved} reserved rows; call reserve first."
+            )
+
+    def _check_values(self, block: int, signatures: np.ndarray, n_positions: np.ndarray) -> None:
+        if (n_positions < 0).any():
+            raise ValueError(f"block {block}: n_positions has negative counts.")
+        broken = np.flatnonzero(~np.isfinite(signatures).all(axis=1))
+        if len(broken):
+            raise ValueError(
+                f"block {block}: {len(broken)} signatures are not finite, the first is row "
+                f"{broken[0]} of the block. Check the model's number format (dtype)."
+            )

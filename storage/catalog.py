@@ -1,0 +1,148 @@
+"""What is in the store: opening the root, and listing every artifact from its manifest alone.
+
+Listing reads small JSON files only, so that it answers at once whatever the store holds.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from storage.errors import NotFoundError, StorageError
+from storage.files import explain_os_error, folder_guard, read_json, remove_partials, write_json
+from storage.layout import (
+    BATCH_FILE,
+    BATCH_FORMAT,
+    INDEX_FILE,
+    INDEX_FORMAT,
+    QUERY_SET_FILE,
+    QUERY_SET_FORMAT,
+    RELEASE_FILE,
+    RELEASE_FORMAT,
+    ROWS_FILE,
+    ROWS_FORMAT,
+    SCORES_FILE,
+    SCORES_FORMAT,
+    STORE_FILE,
+    STORE_FORMAT,
+)
+from storage.manifests import FORMAT_VERSION, created_at, read_manifest, require_format
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One line of the listing.
+
+    Args:
+        kind: ``batch``, ``index``, ``query set``, ``scores`` or ``release``.
+        name: The name that people gave; the id where there is none.
+        id: The artifact's id, from its content and settings.
+        created: When it was written, ISO 8601 in UTC; None when nothing was committed yet.
+        detail: Counts from the manifest; ``problem`` when the manifest cannot be read.
+    """
+
+    kind: str
+    name: str
+    id: str
+    created: str | None
+    detail: dict[str, Any]
+
+
+def open_store(root: str | Path, *, create: bool = False) -> Path:
+    """Return the folder of a store after checking that it is one that this program reads.
+
+    Args:
+        root: Folder of the store.
+        create: Make the store when there is none.
+
+    Raises:
+        NotFoundError: There is no store and ``create`` is False.
+        FormatVersionError: A newer or another program made it.
+        StorageError: The folder cannot be written.
+    """
+    folder = Path(root)
+    marker = folder / STORE_FILE
+    if create and not marker.is_file():
+        _create_store(folder, marker)
+    if not marker.is_file():
+        raise NotFoundError(
+            f"{folder} is not a RISE store (it has no {STORE_FILE}). "
+            "Check the path, or ingest some rows, which makes the store."
+        )
+    require_format(read_json(marker), STORE_FORMAT, marker)
+    return folder
+
+
+def list_artifacts(root: str | Path) -> list[Artifact]:
+    """Return every artifact of a store, by kind, then name, then order of making.
+
+    Raises:
+        NotFoundError: There is no store at ``root``.
+    """
+    folder = open_store(root)
+    return [
+        *_corpora(folder),
+        *_indexes(folder),
+        *_versions(folder / "queries", "query set", QUERY_SET_FILE, QUERY_SET_FORMAT),
+        *_scores(folder),
+        *_versions(folder / "releases", "release", RELEASE_FILE, RELEASE_FORMAT),
+    ]
+
+
+def published_folders(parent: Path) -> list[Path]:
+    """Return the folders directly under ``parent`` that are artifacts, by name."""
+    if not parent.is_dir():
+        return []
+    entries = [path for path in parent.iterdir() if not path.name.startswith(".")]
+    return sorted(path for path in entries if path.is_dir() and not path.is_symlink())
+
+
+def _create_store(folder: Path, marker: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, folder) from error
+    remove_partials(folder)
+    with folder_guard(folder):
+        if not marker.is_file():
+            write_json(marker, {"format": STORE_FORMAT, "version": FORMAT_VERSION})
+
+
+def _corpora(folder: Path) -> Iterator[Artifact]:
+    for corpus in published_folders(folder / "corpora"):
+        for batch in published_folders(corpus / "batches"):
+            batch_id = batch.name.partition("-")[2]
+            yield _artifact("batch", corpus.name, batch_id, batch / BATCH_FILE, BATCH_FORMAT)
+
+
+def _indexes(folder: Path) -> Iterator[Artifact]:
+    for index in published_folders(folder / "indexes"):
+        shown = _artifact("index", index.name, "", index / INDEX_FILE, INDEX_FORMAT)
+        rows = _artifact("index", index.name, "", index / ROWS_FILE, ROWS_FORMAT)
+        detail = (
+            {**shown.detail, **rows.detail} if rows.created else {**shown.detail, "n_rows": None}
+        )
+        index_id = str(shown.detail.get("index_id", ""))
+        yield Artifact("index", index.name, index_id, rows.created, detail)
+
+
+def _scores(folder: Path) -> Iterator[Artifact]:
+    for scores in published_folders(folder / "scores"):
+        yield _artifact("scores", scores.name, scores.name, scores / SCORES_FILE, SCORES_FORMAT)
+
+
+def _versions(parent: Path, kind: str, file_name: str, manifest: str) -> Iterator[Artifact]:
+    for named in published_folders(parent):
+        found = [
+            _artifact(kind, named.name, version.name, version / file_name, manifest)
+            for version in published_folders(named)
+        ]
+        yield from sorted(found, key=lambda artifact: (artifact.created or "", artifact.id))
+
+
+def _artifact(kind: str, name: str, artifact_id: str, path: Path, manifest: str) -> Artifact:
+    try:
+        detail = read_manifest(path, manifest)
+    except StorageError as error:
+        return Artifact(kind, name, artifact_id, None, {"problem": str(error)})
+    return Artifact(kind, name, artifact_id, created_at(path), detail)

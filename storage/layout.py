@@ -1,0 +1,89 @@
+"""Where each artifact lives under the root of a store; the tree is drawn in FORMAT.md."""
+
+import re
+from pathlib import Path
+
+from storage.refs import BatchRef, CorpusRef, IndexRef, QuerySetRef, ReleaseRef, ScoresRef
+
+STORE_FILE, STORE_FORMAT = "rise-store.json", "rise-store"
+BATCH_FILE, BATCH_FORMAT = "batch.json", "rise-batch"
+REFUSED_FILE, REFUSED_FORMAT = "refused.json", "rise-refused-batch"
+INDEX_FILE, INDEX_FORMAT = "index.json", "rise-index"
+ROWS_FILE, ROWS_FORMAT = "rows.json", "rise-rows"
+BLOCK_FORMAT = "rise-block"
+QUERY_SET_FILE, QUERY_SET_FORMAT = "query_set.json", "rise-query-set"
+SCORES_FILE, SCORES_FORMAT = "scores.json", "rise-scores"
+RELEASE_FILE, RELEASE_FORMAT = "manifest.json", "rise-release"
+
+LATEST = "latest"
+LOCK_FILE = ".lock"
+
+NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+def check_name(name: str, *, what: str) -> str:
+    """Return ``name`` if it can be a folder's name inside the store.
+
+    Raises:
+        ValueError: It could leave the store's folder, or differ only by case on some disks.
+    """
+    if not NAME_PATTERN.fullmatch(name):
+        raise ValueError(
+            f"{what} {name!r} is not a valid name: expected 1 to 64 of a-z, 0-9, '.', '_', '-', "
+            "beginning with a letter or digit. Choose another name."
+        )
+    return name
+
+
+def corpus_folder(ref: CorpusRef) -> Path:
+    """Return ``corpora/<corpus>``."""
+    return Path(ref.root) / "corpora" / check_name(ref.corpus, what="corpus")
+
+
+def batches_folder(ref: CorpusRef) -> Path:
+    """Return ``corpora/<corpus>/batches``."""
+    return corpus_folder(ref) / "batches"
+
+
+def refused_folder(ref: BatchRef) -> Path:
+    """Return ``corpora/<corpus>/refused/<batch_id>``."""
+    corpus = corpus_folder(CorpusRef(ref.root, ref.corpus))
+    return corpus / "refused" / check_name(ref.batch_id, what="batch id")
+
+
+def index_folder(ref: IndexRef) -> Path:
+    """Return ``indexes/<index>``."""
+    return Path(ref.root) / "indexes" / check_name(ref.index, what="index")
+
+
+def query_sets_folder(root: str, name: str) -> Path:
+    """Return ``queries/<name>``, which holds every version of the set."""
+    return Path(root) / "queries" / check_name(name, what="query set")
+
+
+def query_set_folder(ref: QuerySetRef) -> Path:
+    """Return ``queries/<name>/<version>``."""
+    return query_sets_folder(ref.root, ref.name) / _version_name(ref.version, what="version")
+
+
+def scores_folder(ref: ScoresRef) -> Path:
+    """Return ``scores/<scores_id>``."""
+    return Path(ref.root) / "scores" / check_name(ref.scores_id, what="scores id")
+
+
+def releases_folder(root: str, name: str) -> Path:
+    """Return ``releases/<name>``, which holds every release of that name."""
+    return Path(root) / "releases" / check_name(name, what="release")
+
+
+def release_folder(ref: ReleaseRef) -> Path:
+    """Return ``releases/<name>/<release_id>``."""
+    return releases_folder(ref.root, ref.name) / _version_name(ref.release_id, what="release id")
+
+
+def _version_name(name: str, *, what: str) -> str:
+    if name == LATEST:
+        raise ValueError(
+            f"{what} {name!r} is the name of the link to the newest one; choose another."
+        )
+    return check_name(name, what=what)

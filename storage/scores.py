@@ -1,0 +1,222 @@
+"""Scores of one query set over one state of an index; published whole, never changed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from storage import arrays
+from storage import rows as tables
+from storage.catalog import open_store
+from storage.errors import NotFoundError
+from storage.files import publish
+from storage.layout import SCORES_FILE, SCORES_FORMAT, scores_folder
+from storage.manifests import describe_file, file_problems, read_manifest, write_manifest
+from storage.refs import ScoresRef
+from storage.staged import StagedWriter
+
+VALUES_FILE = "values.parquet"
+TOP_ROWS_FILE = "top_rows.parquet"
+MATRIX = "matrix.zarr"
+SCORE_ARRAY = "scores"
+
+VALUES_SCHEMA = pa.schema(
+    [
+        pa.field("row_id", pa.string(), nullable=False),
+        pa.field("value", pa.float32(), nullable=False),
+        pa.field("n_positions", pa.int32(), nullable=False),
+    ]
+)
+"""One line a row of the index, in its order: the row's value for the whole query set."""
+
+TOP_ROWS_SCHEMA = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("row_id", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+    ]
+)
+"""The strongest rows of each query, rank from 1."""
+
+LINEAGE_KEYS = ("index", "index_id", "query_set", "query_set_version", "batches", "n_rows")
+"""Fields that the manifest must have, so that a row's way can be followed."""
+
+
+class Scores:
+    """Scores that were published.
+
+    Attributes:
+        manifest: What the writer was given, with ``matrix`` (shape and block rows, or None)
+            and ``files``.
+    """
+
+    def __init__(self, ref: ScoresRef, manifest: dict[str, Any]) -> None:
+        """Use `open`."""
+        self.ref = ref
+        self.folder = scores_folder(ref)
+        self.manifest = manifest
+
+    @staticmethod
+    def write(
+        root: str,
+        scores_id: str,
+        *,
+        values: pa.Table,
+        top_rows: pa.Table,
+        manifest: Mapping[str, Any],
+        matrix: np.ndarray | None = None,
+    ) -> ScoresRef:
+        """Publish scores at once; `ScoresWriter` takes a large matrix block by block.
+
+        Args:
+            root: The store, made when there is none.
+            scores_id: Their id; scores of that id that exist are kept.
+            values: VALUES_SCHEMA.
+            top_rows: TOP_ROWS_SCHEMA.
+            manifest: What the caller wants to keep; must have LINEAGE_KEYS.
+            matrix: float32 [rows, queries], or None to keep none.
+        """
+        with ScoresWriter(ScoresRef(root, scores_id)) as writer:
+            if matrix is not None:
+                n_rows, n_queries = matrix.shape
+                writer.start_matrix(n_rows=n_rows, n_queries=n_queries, block_rows=n_rows)
+                writer.write_matrix_block(0, matrix)
+            return writer.commit(values=values, top_rows=top_rows, manifest=manifest)
+
+    @staticmethod
+    def exists(root: str, scores_id: str) -> bool:
+        """Tell whether scores of that id are published."""
+        return (scores_folder(ScoresRef(root, scores_id)) / SCORES_FILE).is_file()
+
+    @classmethod
+    def open(cls, ref: ScoresRef) -> "Scores":
+        """Open published scores.
+
+        Raises:
+            NotFoundError: There are none of that id.
+            FormatVersionError: A newer version of the program wrote them.
+            CorruptionError: The manifest is damaged.
+        """
+        open_store(ref.root)
+        return cls(ref, read_manifest(scores_folder(ref) / SCORES_FILE, SCORES_FORMAT))
+
+    def values(self) -> pa.Table:
+        """Return VALUES_SCHEMA, one line a row of the index, in its order."""
+        return tables.read_table(self.folder / VALUES_FILE)
+
+    def top_rows(self) -> pa.Table:
+        """Return TOP_ROWS_SCHEMA."""
+        return tables.read_table(self.folder / TOP_ROWS_FILE)
+
+    def value_of(self, row_id: str) -> float | None:
+        """Return one row's value, reading little; None when the row was not scored."""
+        path = self.folder / VALUES_FILE
+        found = tables.find_values(path, "row_id", [row_id])
+        if not found:
+            return None
+        return float(tables.read_positions(path, list(found.values())).column("value")[0].as_py())
+
+    def matrix_block(self, block: int) -> np.ndarray:
+        """Return one block of the full score matrix, float32 [n, Q].
+
+        Raises:
+            NotFoundError: The matrix was not kept.
+            ValueError: There is no such block.
+            CorruptionError: The block is missing or damaged.
+        """
+        shape = self.manifest["matrix"]
+        if shape is None:
+            raise NotFoundError(
+                f"scores {self.ref.scores_id} were made without the full matrix. "
+                "Score again with full_matrix set."
+            )
+        start = block * shape["block_rows"]
+        if not 0 <= start < shape["n_rows"]:
+            raise ValueError(f"the matrix has {shape['n_rows']} rows; no block {block} there.")
+        stop = min(start + shape["block_rows"], shape["n_rows"])
+        return _matrix(self.folder, shape["block_rows"]).read(start, stop)
+
+    def verify(self, *, deep: bool = True) -> list[str]:
+        """Compare the files with the manifest; one text for each problem."""
+        return file_problems(self.folder, self.manifest["files"], deep=deep)
+
+
+class ScoresWriter(StagedWriter):
+    """Writes scores in a staging folder; without `commit` nothing stays."""
+
+    def __init__(self, ref: ScoresRef) -> None:
+        """Name the scores; errors of the disk come on entering the ``with`` block."""
+        super().__init__(ref.root, scores_folder(ref))
+        self.ref = ref
+        self._shape: dict[str, int] | None = None
+
+    def start_matrix(self, *, n_rows: int, n_queries: int, block_rows: int) -> None:
+        """Make room for the full matrix, float32 [n_rows, n_queries]."""
+        group = arrays.create_group(self.staging / MATRIX)
+        arrays.create_matrix(
+            group, SCORE_ARRAY, dtype="f4", n_columns=n_queries, block_rows=block_rows
+        )
+        _matrix(self.staging, block_rows).grow(n_rows)
+        self._shape = {"n_rows": n_rows, "n_queries": n_queries, "block_rows": block_rows}
+
+    def write_matrix_block(self, block: int, scores: np.ndarray) -> None:
+        """Write one whole block, float32 [n, n_queries]; blocks may be written from threads.
+
+        Raises:
+            ValueError: The matrix was not started, or the shape or type is another.
+        """
+        if self._shape is None:
+            raise ValueError("call start_matrix before write_matrix_block.")
+        left = self._shape["n_rows"] - block * self._shape["block_rows"]
+        shape = (min(left, self._shape["block_rows"]), self._shape["n_queries"])
+        if block < 0 or scores.dtype != np.float32 or scores.shape != shape:
+            raise ValueError(
+                f"block {block}: expected float32 {list(shape)}, got {scores.dtype} "
+                f"{list(scores.shape)}."
+            )
+        if not np.isfinite(scores).all():
+            raise ValueError(f"block {block}: scores are not finite.")
+        _matrix(self.staging, self._shape["block_rows"]).write(block, scores)
+
+    def commit(
+        self, *, values: pa.Table, top_rows: pa.Table, manifest: Mapping[str, Any]
+    ) -> ScoresRef:
+        """Publish the scores; return the earlier ones if the id exists.
+
+        Args:
+            values: VALUES_SCHEMA.
+            top_rows: TOP_ROWS_SCHEMA.
+            manifest: What the caller wants to keep; must have LINEAGE_KEYS.
+
+        Raises:
+            ValueError: A column or a needed field of the manifest is missing.
+        """
+        missing = [key for key in LINEAGE_KEYS if key not in manifest]
+        if missing:
+            raise ValueError(f"the scores' manifest lacks {missing}, which lineage needs.")
+        what = f"scores {self.ref.scores_id}"
+        if Scores.exists(self.ref.root, self.ref.scores_id):
+            return self.ref
+        for name, table, schema in (
+            (VALUES_FILE, values, VALUES_SCHEMA),
+            (TOP_ROWS_FILE, top_rows, TOP_ROWS_SCHEMA),
+        ):
+            conformed = tables.conform(table, schema, what=f"{what}, {name}")
+            tables.write_table(self.staging / name, conformed)
+        files = sorted(path for path in self.staging.rglob("*") if path.is_file())
+        body = {
+            **manifest,
+            "matrix": self._shape,
+            "files": [describe_file(path, folder=self.staging) for path in files],
+        }
+        write_manifest(self.staging / SCORES_FILE, SCORES_FORMAT, body)
+        publish(self.staging, scores_folder(self.ref))
+        return self.ref
+
+
+def _matrix(folder: Path, block_rows: int) -> arrays.BlockArray:
+    remedy = f"Delete {folder} and score again."
+    return arrays.BlockArray(folder / MATRIX / SCORE_ARRAY, block_rows, remedy)

@@ -1,0 +1,337 @@
+"""The signature index: rows' signatures in blocks, resumable after a kill at any moment.
+
+``rows.json`` is written when every block is complete and is the only thing that readers trust;
+see FORMAT.md. An opened index stays at the state that it was opened at.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from storage import arrays
+from storage.blocks import GROUP, SignatureBlocks
+from storage.catalog import open_store
+from storage.errors import CorruptionError, IncompleteError, MismatchError, NotFoundError
+from storage.files import (
+    canonical_json,
+    exclusive_lock,
+    publish,
+    remove_partials,
+    short_id,
+    staging_folder,
+)
+from storage.layout import INDEX_FILE, INDEX_FORMAT, LOCK_FILE, ROWS_FILE, ROWS_FORMAT, index_folder
+from storage.manifests import read_manifest, write_manifest
+from storage.refs import IndexRef
+
+TABLES = "tables"
+
+
+class SignatureIndex:
+    """One index, opened at the state that was committed last; open it again to see more.
+
+    Attributes:
+        identity: Everything that decides the signatures' values.
+        index_id: Short id of the identity.
+        n_numbers: Length of a signature.
+        block_rows: Rows a block.
+    """
+
+    def __init__(
+        self, ref: IndexRef, header: Mapping[str, Any], state: Mapping[str, Any] | None
+    ) -> None:
+        """Use `create` or `open`."""
+        self.ref = ref
+        self.folder = index_folder(ref)
+        self.identity: dict[str, Any] = header["identity"]
+        self.index_id: str = header["index_id"]
+        self.n_numbers: int = header["n_numbers"]
+        self.block_rows: int = header["block_rows"]
+        self._state = state
+        self._blocks = SignatureBlocks(self.folder, self.n_numbers, self.block_rows)
+
+    # --------------------------------------------------------------------- making and opening
+
+    @classmethod
+    def create(
+        cls,
+        ref: IndexRef,
+        *,
+        identity: Mapping[str, Any],
+        tables: Mapping[str, np.ndarray],
+        n_numbers: int,
+        block_rows: int,
+    ) -> "SignatureIndex":
+        """Make an empty index, or open the one that is there if it has the same identity.
+
+        Args:
+            ref: Where; the store is made when there is none.
+            identity: Everything that decides the signatures' values; JSON.
+            tables: Arrays that belong to the identity, kept by value beside the signatures.
+            n_numbers: Length of a signature.
+            block_rows: Rows a block; one block is one shard and one unit of resume.
+
+        Raises:
+            MismatchError: An index of that name has another identity, or other sizes.
+        """
+        open_store(ref.root, create=True)
+        header = _header(identity, n_numbers=n_numbers, block_rows=block_rows)
+        folder = index_folder(ref)
+        remove_partials(folder.parent)
+        if not folder.exists():
+            with suppress(FileExistsError), staging_folder(folder) as staging:
+                _write_empty(staging, header, tables)
+                # FileExistsError: another process was first; its identity is compared below.
+                publish(staging, folder)
+        index = cls.open(ref)
+        differences = flat_differences(header, {key: getattr(index, key) for key in header})
+        if differences:
+            raise MismatchError(
+                f"index {ref.index!r} exists with other settings",
+                differences,
+                "Use the settings of the existing index, or give the new one another name.",
+            )
+        return index
+
+    @classmethod
+    def open(cls, ref: IndexRef) -> "SignatureIndex":
+        """Open an index that exists.
+
+        Raises:
+            NotFoundError: There is none of that name.
+            FormatVersionError: A newer version wrote it.
+            CorruptionError: A manifest is damaged.
+        """
+        open_store(ref.root)
+        folder = index_folder(ref)
+        if not folder.is_dir():
+            raise NotFoundError(
+                f"the store {ref.root} has no index {ref.index!r}. "
+                "`rise ls` lists what it has; build the index first."
+            )
+        header = read_manifest(folder / INDEX_FILE, INDEX_FORMAT)
+        rows = folder / ROWS_FILE
+        return cls(ref, header, read_manifest(rows, ROWS_FORMAT) if rows.exists() else None)
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Return a context manager that keeps other writers out; `BusyError` when one is in."""
+        return exclusive_lock(self.folder / LOCK_FILE, what=f"index {self.ref.index!r}")
+
+    # ------------------------------------------------------------------------ committed state
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the committed state; `IncompleteError` when nothing was ever committed."""
+        return int(self._committed()["n_rows"])
+
+    @property
+    def committed_rows(self) -> int:
+        """Rows of the committed state, 0 when nothing was ever committed."""
+        return 0 if self._state is None else int(self._state["n_rows"])
+
+    @property
+    def batches(self) -> list[str]:
+        """Ids of the corpus batches that the committed state covers, in corpus order."""
+        return list(self._committed()["batches"])
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of the committed state."""
+        return self.count_blocks(self.n_rows)
+
+    @property
+    def array_path(self) -> Path:
+        """The Zarr array of signatures; its length is rounded up to whole blocks."""
+        return self._blocks.signatures.path
+
+    def count_blocks(self, n_rows: int) -> int:
+        """Return how many blocks ``n_rows`` rows fill."""
+        return -(-n_rows // self.block_rows)
+
+    def tables(self) -> dict[str, np.ndarray]:
+        """Return the arrays given to `create`; `CorruptionError` when they are damaged."""
+        folder = self.folder / GROUP / TABLES
+        remedy = f"Restore it from a copy, or delete {self.folder} and build the index again."
+        names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        return {name: arrays.read_whole(folder / name, remedy=remedy) for name in names}
+
+    # -------------------------------------------------------------------------------- writing
+
+    def reserve(self, n_rows: int) -> None:
+        """Make room for ``n_rows`` rows and clear what killed writers left; hold the lock.
+
+        Readers are not disturbed: they trust ``rows.json``, not the arrays' length.
+        """
+        remove_partials(self.folder)
+        self._blocks.reserve(n_rows)
+
+    def write_block(
+        self,
+        block: int,
+        signatures: np.ndarray,
+        n_positions: np.ndarray,
+        *,
+        rows_digest: str,
+        n_tokens: int,
+    ) -> None:
+        """Write a block whole; different blocks may be written by different processes at once.
+
+        A block that exists (the last one, before rows were appended) is replaced; its first
+        rows must be the same rows as before.
+
+        Args:
+            block: Number of the block, from 0.
+            signatures: float16 [n, n_numbers], n from 1 to ``block_rows``, finite.
+            n_positions: int32 [n], predicted positions of each row; 0 marks an empty row.
+            rows_digest: Digest of the rows of the block, for `is_done`.
+            n_tokens: Tokens read for the block, for the record.
+
+        Raises:
+            ValueError: Shapes, types or values are not as described.
+            StorageError: The disk is full or not writable.
+        """
+        self._blocks.write(
+            block, signatures, n_positions, rows_digest=rows_digest, n_tokens=n_tokens
+        )
+
+    def discard_block(self, block: int) -> None:
+        """Make a block count as not done, so that the next build writes it again."""
+        self._blocks.discard(block)
+
+    def block_record(self, block: int) -> dict[str, Any] | None:
+        """Return the completion record of a block, None when it has none.
+
+        Returns:
+            ``block, n_rows, n_tokens, n_empty, rows_digest``, and ``_bytes`` and ``_sha256`` of
+            ``shard`` and ``positions``.
+
+        Raises:
+            CorruptionError: The record is damaged.
+        """
+        return self._blocks.record(block)
+
+    def is_done(self, block: int, rows_digest: str) -> bool:
+        """Tell whether a block holds these rows, by its record and the sizes of its files.
+
+        A damaged record counts as not done: the block is then written again.
+        """
+        return self._blocks.is_done(block, rows_digest)
+
+    def commit(self, batches: Sequence[str], n_rows: int) -> None:
+        """Make the first ``n_rows`` rows what readers see.
+
+        Raises:
+            IncompleteError: A block is missing, damaged in size, or holds too few rows.
+            MismatchError: The new state does not continue the committed one.
+        """
+        self._check_continues(batches, n_rows)
+        n_blocks = self.count_blocks(n_rows)
+        missing = [block for block in range(n_blocks) if not self._blocks.covers(block, n_rows)]
+        if missing:
+            raise IncompleteError(
+                f"index {self.ref.index!r}: {len(missing)} of {n_blocks} blocks are not finished "
+                f"(first: {missing[:5]}). Run the build again; finished blocks are kept."
+            )
+        state = {"batches": list(batches), "n_rows": n_rows}
+        if state != self._state:
+            write_manifest(self.folder / ROWS_FILE, ROWS_FORMAT, state)
+            self._state = state
+
+    # -------------------------------------------------------------------------------- reading
+
+    def read_block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the committed rows of a block.
+
+        Returns:
+            Signatures, float16 [n, n_numbers], and predicted positions, int32 [n].
+
+        Raises:
+            ValueError: There is no such block.
+            CorruptionError: A file is missing or its checksum does not hold.
+        """
+        if not 0 <= block < self.n_blocks:
+            raise ValueError(
+                f"index {self.ref.index!r} has blocks 0 to {self.n_blocks - 1}, got {block}."
+            )
+        start = block * self.block_rows
+        stop = min(start + self.block_rows, self.n_rows)
+        return self._blocks.signatures.read(start, stop), self._blocks.n_positions.read(start, stop)
+
+    def n_positions(self) -> np.ndarray:
+        """Return the predicted positions of every committed row, int32 [n_rows]."""
+        return self._blocks.n_positions.read(0, self.n_rows)
+
+    def verify(self, *, deep: bool = True) -> list[str]:
+        """Compare every committed block with its record, and check the tables.
+
+        Args:
+            deep: Also hash every byte; else only presence and size.
+
+        Returns:
+            One text for each problem, with what to do; empty when all is sound.
+        """
+        problems = []
+        try:
+            self.tables()
+        except CorruptionError as error:
+            problems.append(str(error))
+        for block in range(self.n_blocks):
+            problems += self._blocks.problems(block, deep=deep)
+        return problems
+
+    # -------------------------------------------------------------------------------- private
+
+    def _committed(self) -> Mapping[str, Any]:
+        if self._state is None:
+            raise IncompleteError(
+                f"index {self.ref.index!r} was never finished. Run its build again."
+            )
+        return self._state
+
+    def _check_continues(self, batches: Sequence[str], n_rows: int) -> None:
+        if self._state is None:
+            return
+        old, old_rows = self.batches, self.n_rows
+        if list(batches[: len(old)]) != old or n_rows < old_rows:
+            raise MismatchError(
+                f"index {self.ref.index!r}: the new state does not continue the committed one",
+                [("batches", old, list(batches)), ("n_rows", old_rows, n_rows)],
+                "Batches are only ever appended; build another index for another corpus.",
+            )
+
+
+def flat_differences(
+    expected: Mapping[str, Any], found: Mapping[str, Any], prefix: str = ""
+) -> list[tuple[str, object, object]]:
+    """Return ``(dotted field, expected, found)`` for every leaf that differs; absent is None."""
+    differences: list[tuple[str, object, object]] = []
+    for key in sorted({*expected, *found}):
+        want, got, name = expected.get(key), found.get(key), f"{prefix}{key}"
+        if isinstance(want, Mapping) and isinstance(got, Mapping):
+            differences += flat_differences(want, got, f"{name}.")
+        elif want != got:
+            differences.append((name, want, got))
+    return differences
+
+
+def _header(identity: Mapping[str, Any], *, n_numbers: int, block_rows: int) -> dict[str, Any]:
+    if n_numbers < 1 or block_rows < 1:
+        raise ValueError(f"expected n_numbers and block_rows >= 1, got {n_numbers}, {block_rows}.")
+    return {
+        "identity": json.loads(canonical_json(identity)),  # as it will be read: tuples are lists
+        "index_id": short_id(identity),
+        "n_numbers": n_numbers,
+        "block_rows": block_rows,
+    }
+
+
+def _write_empty(folder: Path, header: Mapping[str, Any], tables: Mapping[str, np.ndarray]) -> None:
+    SignatureBlocks(folder, header["n_numbers"], header["block_rows"]).create()
+    stored = arrays.create_group(folder / GROUP / TABLES)
+    for name in sorted(tables):
+        arrays.write_whole(stored, name, tables[name])
+    write_manifest(folder / INDEX_FILE, INDEX_FORMAT, header)

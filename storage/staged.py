@@ -1,0 +1,47 @@
+"""What the writers of published folders share: a ``with`` block that leaves all or nothing."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from storage.catalog import open_store
+from storage.files import remove_partials, staging_folder
+
+
+class StagedWriter:
+    """Base of the writers that fill a staging folder and publish it by renaming.
+
+    Attributes:
+        staging: The folder to fill, from entering the ``with`` block to publication.
+    """
+
+    staging: Path
+
+    def __init__(self, root: str, final: Path) -> None:
+        """Say where the folder will be; errors of the disk come on entering."""
+        self._root = root
+        self._final = final
+        self._cleanup = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Make the store if need be, clear what killed writers left, make the staging folder."""
+        open_store(self._root, create=True)
+        with ExitStack() as stack:
+            self._begin(stack)
+            remove_partials(self._final.parent)
+            self.staging = stack.enter_context(staging_folder(self._final))
+            self._cleanup = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        """Remove the staging folder if it was not published."""
+        return self._cleanup.__exit__(kind, error, trace)
+
+    def _begin(self, stack: ExitStack) -> None:
+        """Do what must come before anything is written, such as taking a lock."""
