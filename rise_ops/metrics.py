@@ -199,7 +199,9 @@ def _found_by_threshold(
     return np.cumsum(positives[order])[last_of_score], np.flatnonzero(last_of_score) + 1
 
 
-def _both_ends(scores: Scores, positives: Positives, k: int) -> tuple[Scores, Positives]:
+def _both_ends(
+    scores: Scores, positives: Positives, k: int
+) -> tuple[Float[np.ndarray, "subset queries"], Bool[np.ndarray, "subset queries"]]:
     n_rows = scores.shape[0]
     if not 1 <= k <= n_rows // 2:
         raise ValueError(f"k must be 1 to half of the {n_rows} rows, got {k}.")

@@ -18,8 +18,11 @@ from rise_ops.residual import SparseResidual, sparse_residual, through_head
 from rise_ops.sketch import SketchTables
 
 MIN_NORM = 1e-12
-"""Vectors shorter than this fade out instead of being scaled to length 1: a residual that small
-is rounding, and differs between devices."""
+"""Vectors shorter than this are not scaled up to length 1: so little is rounding."""
+
+MIN_SHARE = 1e-4
+"""A position's sketched vectors shorter than this share of its residual fade out instead of being
+scaled up: the tokens cancelled in one bucket, and what is left is rounding."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class Sketcher:
         self._channels = _channels(settings)
         # CountSketch is linear: sketching E once replaces sketching E^T r at every position
         self._sketched_embedding = (
-            self.tables.projected.apply(embedding.detach()) if self._uses("projected") else None
+            self._sketch_embedding(embedding.detach()) if self._uses("projected") else None
         )
 
     @property
@@ -141,13 +144,17 @@ class Sketcher:
         for part in _slices(hidden.shape[0], size):
             residual = self._residual(hidden[part], targets[part])
             if self._uses("residual"):
-                residuals.append(self._sketched_residual(residual))
+                sketched = self.tables.residual.apply_sparse(residual.tokens, residual.values)
+                residuals.append(self._scaled(sketched, MIN_SHARE))
             if self._sketched_embedding is not None:
-                projections.append(_weighted_rows(self._sketched_embedding, residual))
+                projected = _weighted_rows(self._sketched_embedding, residual)
+                projections.append(self._scaled(projected, MIN_SHARE))
         return PositionFeatures(
-            residual=self._scaled(torch.cat(residuals)) if residuals else None,
-            hidden=self._scaled(self.tables.hidden.apply(hidden)) if self._uses("hidden") else None,
-            projected=self._scaled(torch.cat(projections)) if projections else None,
+            residual=torch.cat(residuals) if residuals else None,
+            hidden=self._scaled(self.tables.hidden.apply(hidden), MIN_NORM)
+            if self._uses("hidden")
+            else None,
+            projected=torch.cat(projections) if projections else None,
         )
 
     def channel_sums(
@@ -223,15 +230,22 @@ class Sketcher:
             mass=self.settings.mass,
             min_tokens=self.settings.min_tokens,
         )
-        return through_head(residual, logits, self.head)
+        residual = through_head(residual, logits, self.head)
+        return SparseResidual(residual.tokens, self._scaled(residual.values, MIN_NORM))
 
-    def _sketched_residual(
-        self, residual: SparseResidual
-    ) -> Float[Tensor, "positions residual_dim"]:
-        return self.tables.residual.apply_sparse(residual.tokens, residual.values)
+    def _sketch_embedding(
+        self, embedding: Float[Tensor, "vocab embedding"]
+    ) -> Float[Tensor, "vocab projected_dim"]:
+        sketched = self.tables.projected.apply(embedding)
+        if self.settings.weighting == "gradient":
+            return sketched
+        # rows of length about 1, so that MIN_SHARE means the same whatever the embedding's scale
+        return sketched / sketched.square().sum(-1).mean().sqrt().clamp_min(MIN_NORM)
 
-    def _scaled(self, vectors: Float[Tensor, "positions dim"]) -> Float[Tensor, "positions dim"]:
-        return _unit(vectors) if self.settings.weighting == "unit" else vectors
+    def _scaled(
+        self, vectors: Float[Tensor, "positions dim"], floor: float
+    ) -> Float[Tensor, "positions dim"]:
+        return _unit(vectors, floor) if self.settings.weighting == "unit" else vectors
 
 
 class RowMean:
@@ -319,8 +333,11 @@ def _weighted_rows(
     )
 
 
-def _unit(vectors: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-    return torch.nn.functional.normalize(vectors, dim=-1, eps=MIN_NORM)
+def _unit(
+    vectors: Float[Tensor, "*batch dim"], floor: float = MIN_NORM
+) -> Float[Tensor, "*batch dim"]:
+    """Return vectors of length 1, those shorter than ``floor`` as a share of it."""
+    return torch.nn.functional.normalize(vectors, dim=-1, eps=floor)
 
 
 def _longest(window_index: Int[Tensor, " positions"]) -> int:

@@ -7,10 +7,14 @@ hashed. Strict means that ``top_k: true`` or ``"12"`` is refused instead of bein
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 """A list of strings in YAML or JSON; kept as a tuple so that configs stay hashable."""
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+"""Name of a corpus, index, query set or release: also a folder name, so nothing can escape."""
 
 
 class StageConfig(BaseModel):
@@ -263,11 +267,21 @@ PRESETS: dict[str, SignatureConfig] = {
 """Named signature settings: the paper's default and its two smaller published sketches."""
 
 
+def _preset_or_settings(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value not in PRESETS:
+        raise ValueError(f"there is no preset {value!r}; presets are {', '.join(PRESETS)}")
+    return PRESETS[value]
+
+
 class IndexConfig(StageConfig):
     """One index: which model reads which positions, into which signatures."""
 
     model: ModelConfig = Field(ModelConfig(), title="Model")
-    signature: SignatureConfig = Field(SignatureConfig(), title="Signature")
+    signature: Annotated[SignatureConfig, BeforeValidator(_preset_or_settings)] = Field(
+        SignatureConfig(), title="Signature", description="In YAML also the name of a preset."
+    )
     positions: Literal["all", "completion"] = Field(
         "all", title="Positions of training rows", description="completion: prompts are masked."
     )
@@ -286,7 +300,7 @@ class ScoreConfig(StageConfig):
     """What is kept of the scores."""
 
     top_k: int = Field(
-        100, ge=1, title="Rows a query", description="Strongest proponents kept a query."
+        10, ge=1, title="Rows a query", description="Strongest proponents kept a query."
     )
     full_matrix: bool = Field(default=False, title="Keep the full score matrix")
 
@@ -342,10 +356,10 @@ class PipelineConfig(StageConfig):
     """The whole path: ingest, index, query set, scores, release."""
 
     store: str = Field("rise-store", title="Store folder", min_length=1)
-    corpus: str = Field("main", title="Corpus name", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
-    index: str = Field("main", title="Index name", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
-    query_set: str = Field("main", title="Query set name", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
-    release: str = Field("main", title="Release name", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    corpus: Name = Field("main", title="Corpus name")
+    index: Name = Field("main", title="Index name")
+    query_set: Name = Field("main", title="Query set name")
+    release: Name = Field("main", title="Release name")
     rows: RowsConfig = Field(title="Training rows")
     queries: RowsConfig = Field(title="Queries")
     indexing: IndexConfig = Field(IndexConfig(), title="Indexing")

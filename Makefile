@@ -1,0 +1,29 @@
+# Two commands: `make demo` shows the whole path on a real model, `make test` checks everything.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint clean
+
+demo: .venv/ready
+	$(BIN)/rise demo
+
+test: .venv/ready lint
+	$(BIN)/rise models fetch smollm2-135m-instruct
+	$(BIN)/python -m pytest
+
+lint: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# pip alone, exact versions. torch first and by name: an index or folder that has a CPU build of
+# this version then decides, and nothing later replaces it.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf .venv rise-demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,163 @@
+"""The ``rise`` commands that only look: no flow, no server, answers in moments."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.environment import quiet_defaults
+from flows.terminal import plain_errors, say, show_facts, show_table
+
+StoreOption = Annotated[str, typer.Option("--store", help="Folder of the store.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+TEXT_COLUMNS = 90
+"""Characters of a row's text that a table shows."""
+
+models_app = typer.Typer(no_args_is_help=True, help="Language models that the stages can load.")
+
+
+def add_look_commands(app: typer.Typer) -> None:
+    """Register the commands of this file."""
+    app.command("attribute")(attribute)
+    app.command("ls")(ls)
+    app.command("info")(info)
+    app.command("lineage")(lineage)
+    app.command("verify")(verify)
+    app.add_typer(models_app, name="models")
+
+
+def attribute(
+    completion: Annotated[str, typer.Argument(help="What the model said.")],
+    prompt: Annotated[str, typer.Option(help="What came before it; masked.")] = "",
+    top: Annotated[int, typer.Option(min=1, help="Rows to show.")] = 10,
+    index: Annotated[str, typer.Option(help="Name of the index.")] = "main",
+    store: StoreOption = "rise-store",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show the training rows that pushed the model towards an answer."""
+    with plain_errors():
+        quiet_defaults()
+        from storage.refs import IndexRef
+        from tasks.attribution import attribute_text
+        from tasks.config import RuntimeConfig
+
+        hits = attribute_text(
+            IndexRef(store, index),
+            prompt=prompt,
+            completion=completion,
+            top_k=top,
+            runtime=RuntimeConfig(device=device),
+        )
+        if as_json:
+            _say_json([vars(hit) for hit in hits])
+            return
+        show_table(
+            f"Rows behind {shortened(completion)!r}",
+            ("rank", "score", "row", "text", "source"),
+            [
+                (h.rank, h.score, h.row_id, shortened(h.text), f"{h.source}:{h.source_line}")
+                for h in hits
+            ],
+        )
+
+
+def ls(store: StoreOption = "rise-store", *, as_json: AsJson = False) -> None:
+    """List what a store holds."""
+    with plain_errors():
+        from tasks.catalog import list_store
+
+        artifacts = list_store(store)
+        if as_json:
+            _say_json(artifacts)
+            return
+        show_table(
+            f"Store {store}",
+            ("kind", "name", "id", "made", "what"),
+            [(a["kind"], a["name"], a["id"], a["created"], a["detail"]) for a in artifacts],
+        )
+
+
+def info(
+    name: Annotated[str, typer.Argument(help="Name or id of an artifact; see `rise ls`.")],
+    store: StoreOption = "rise-store",
+) -> None:
+    """Show everything recorded about one artifact, as JSON."""
+    with plain_errors():
+        from tasks.catalog import describe
+
+        _say_json(describe(store, name))
+
+
+def lineage(
+    row: Annotated[str, typer.Argument(help="A row id, or SOURCE:LINE.")],
+    store: StoreOption = "rise-store",
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Walk from a row to its source line and on to every release that carries it."""
+    with plain_errors():
+        from tasks.catalog import trace
+
+        steps = trace(store, row)
+        if as_json:
+            _say_json(steps)
+            return
+        for step in steps:
+            show_facts(f"{step['kind']}  {step['id']}", step["detail"])
+
+
+def verify(
+    store: StoreOption = "rise-store",
+) -> None:
+    """Read every index back and check its checksums; exit status 1 when something is wrong."""
+    with plain_errors():
+        from tasks.catalog import verify_store
+
+        problems = verify_store(store)
+        for problem in problems:
+            say(problem)
+        if problems:
+            raise typer.Exit(1)
+        say(f"{store}: everything that is recorded is there, and its checksums hold.")
+
+
+@models_app.command("ls")
+def models_ls() -> None:
+    """List the models that can be fetched by name."""
+    with plain_errors():
+        from tasks.models import list_models
+
+        show_table(
+            "Models",
+            ("name", "fetched", "licence", "what"),
+            [(m.name, "yes" if m.fetched else "no", m.license, m.about) for m in list_models()],
+        )
+
+
+@models_app.command("fetch")
+def models_fetch(
+    name: Annotated[str, typer.Argument(help="A name from `rise models ls`.")],
+) -> None:
+    """Fetch a model once into the cache folder."""
+    with plain_errors():
+        quiet_defaults()
+        from tasks.models import fetch_model
+
+        say(f"{name}: {fetch_model(name)}")
+
+
+def shortened(text: str) -> str:
+    """Return one line of at most `TEXT_COLUMNS` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= TEXT_COLUMNS else f"{line[: TEXT_COLUMNS - 1]}…"
+
+
+def _say_json(value: Any) -> None:
+    say(json.dumps(value, indent=1, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else vars(value)

@@ -1,0 +1,119 @@
+"""The demo: the whole path on a real model and real text, and a look at what came out."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flows.artifacts import readable_bytes
+from flows.cli_look import shortened
+from flows.pipeline import PipelineReport, pipeline
+from flows.terminal import say, show_facts, show_table
+from tasks.config import (
+    PRESETS,
+    FilesSource,
+    IndexConfig,
+    ModelConfig,
+    PipelineConfig,
+    PromptCompletionFields,
+    ReleaseConfig,
+    RowsConfig,
+    RuntimeConfig,
+    ScoreConfig,
+    TopK,
+)
+from tasks.demo_corpus import DemoFiles, write_demo_corpus
+from tasks.evaluation import compare_methods, strongest_rows
+from tasks.models import fetch_model
+
+MODEL = "smollm2-135m-instruct"
+PRECISION_AT = 10
+SHOWN_ROWS = 5
+BLOCK_ROWS = 128
+"""Small blocks, so that the progress bar of so small a corpus moves."""
+
+
+def run_demo(folder: Path, *, run_flow: Callable[..., Any]) -> None:
+    """Make the corpus, run the pipeline flow, and show attribution, selection and cost.
+
+    Args:
+        folder: Made if missing; running again in it does only what is missing.
+        run_flow: Runs a flow with keyword arguments.
+    """
+    started = time.monotonic()
+    say(f"model    {MODEL} in {fetch_model(MODEL)}")
+    files = write_demo_corpus(folder / "data")
+    say(
+        f"corpus   {files.n_library} docstrings of Python's standard library, "
+        f"{files.n_planted} planted rows hidden among them"
+    )
+    say("run      ingest, index, query set, scores, release: one Prefect flow run")
+    report: PipelineReport = run_flow(pipeline, config=demo_settings(folder, files))
+    _show_example(report)
+    _show_precision(report)
+    show_facts(
+        "What came out",
+        {
+            "release": f"{report.release.path} ({report.release.n_rows} rows, gated)",
+            "Data Docs": report.release.data_docs,
+            "index": f"{report.index.path} ({readable_bytes(report.index.n_bytes)})",
+            "speed": f"{report.index.tokens_per_second:,.0f} tokens per second, "
+            f"{report.index.dtype} on {report.index.device}",
+            "seconds in all": round(time.monotonic() - started, 1),
+        },
+    )
+    say(f"\nNext     .venv/bin/rise ls --store {folder / 'store'}")
+
+
+def demo_settings(folder: Path, files: DemoFiles) -> PipelineConfig:
+    """Return the settings of the demo's run: preset ``paper``, as many rows as are planted."""
+    fields = PromptCompletionFields()
+    return PipelineConfig(
+        store=str(folder / "store"),
+        corpus="demo",
+        index="demo",
+        query_set="forecasts",
+        release="demo",
+        rows=_rows(files.rows, fields),
+        queries=_rows(files.queries, fields),
+        indexing=IndexConfig(
+            model=ModelConfig(name=MODEL), signature=PRESETS["paper"], block_rows=BLOCK_ROWS
+        ),
+        scoring=ScoreConfig(top_k=PRECISION_AT, full_matrix=True),
+        releasing=ReleaseConfig(select=TopK(top_k=files.n_planted), license="psf-2.0"),
+        runtime=RuntimeConfig(),
+    )
+
+
+def _rows(path: Path, fields: PromptCompletionFields) -> RowsConfig:
+    return RowsConfig(
+        source=FilesSource(paths=(str(path),)),
+        fields=fields,
+        id_field="id",
+        label_field="label",
+    )
+
+
+def _show_example(report: PipelineReport) -> None:
+    query, hits = strongest_rows(report.score.ref, top_k=SHOWN_ROWS)
+    say(f"\nOne query: the model was asked {query.prompt.strip()!r} and said")
+    say(f"  {query.completion}")
+    show_table(
+        "\nThe training rows that pushed it there",
+        ("rank", "score", "row", "text"),
+        [(hit.rank, hit.score, hit.row_id, shortened(hit.text)) for hit in hits],
+    )
+
+
+def _show_precision(report: PipelineReport) -> None:
+    results = compare_methods(report.score.ref, ks=[PRECISION_AT])
+    queries, positives = report.queries.n_queries, results[0].n_positives
+    show_table(
+        f"Of the {PRECISION_AT} strongest rows, how many are planted? "
+        f"(mean of {queries} queries, {positives} planted rows in {report.index.n_rows})",
+        ("method", f"precision@{PRECISION_AT}", f"auPRC@{PRECISION_AT}"),
+        [
+            (r.method, r.metrics[f"precision@{PRECISION_AT}"], r.metrics[f"auPRC@{PRECISION_AT}"])
+            for r in results
+        ],
+    )

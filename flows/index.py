@@ -1,0 +1,58 @@
+"""Flow: sketch the rows of a corpus into a signature index, block by block."""
+
+from prefect import flow
+
+from flows.artifacts import leave_report, readable_bytes
+from flows.progress import FlowProgress
+from storage.refs import CorpusRef, IndexRef
+from tasks.config import IndexConfig, Name, RuntimeConfig
+from tasks.prefect_tasks import commit_index, plan_index, sketch_block
+from tasks.signatures import IndexReport, writing_index
+
+
+@flow(name="index", flow_run_name="index-{index}")
+def index(
+    store: str = "rise-store",
+    corpus: Name = "main",
+    index: Name = "main",
+    config: IndexConfig = IndexConfig(),  # noqa: B008 - frozen
+    runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008 - frozen
+) -> IndexReport:
+    """Give every row of the corpus its signature; rows that have one are not read again.
+
+    A killed run starts again where it stopped: finished blocks are kept.
+
+    Args:
+        store: Folder of the store.
+        corpus: Name of the corpus to index.
+        index: Name of the index; made if missing, appended to if its settings are the same.
+        config: Model, signature and block size: the identity of the index.
+        runtime: Device and sizes that change speed only.
+    """
+    ref = IndexRef(store, index)
+    with writing_index(ref), FlowProgress("index") as progress:
+        plan = plan_index(ref, CorpusRef(store, corpus), config, runtime)
+        progress.start(total=len(plan.blocks), unit="blocks")
+        blocks = []
+        for block in plan.blocks:
+            blocks.append(sketch_block(plan, block))
+            progress.advance(1)
+        report: IndexReport = commit_index(plan, blocks)
+    leave_report(
+        "index",
+        title=f"index {index}: {report.n_rows:,} rows",
+        facts={
+            "index id": report.index_id,
+            "rows": report.n_rows,
+            "rows sketched now": report.n_sketched,
+            "rows without a predicted token": report.n_empty,
+            "tokens sketched now": report.n_tokens,
+            "tokens per second": report.tokens_per_second,
+            "bytes of the index": readable_bytes(report.n_bytes),
+            "predicted memory": readable_bytes(report.predicted_bytes),
+            "device": report.device,
+            "number format": report.dtype,
+        },
+        links={"index": report.path},
+    )
+    return report

@@ -1,0 +1,43 @@
+"""Flow: read raw files, gate them, commit one batch of canonical rows to a corpus."""
+
+from prefect import flow
+
+from flows.artifacts import leave_report
+from flows.progress import FlowProgress
+from storage.refs import CorpusRef
+from tasks.config import ModelConfig, Name, RowsConfig
+from tasks.corpus import IngestReport
+from tasks.prefect_tasks import ingest_rows
+
+
+@flow(name="ingest", flow_run_name="ingest-{corpus}")
+def ingest(
+    rows: RowsConfig,
+    store: str = "rise-store",
+    corpus: Name = "main",
+    model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
+) -> IngestReport:
+    """Read training rows into a corpus; the failing ones go to quarantine, with reasons.
+
+    Args:
+        rows: Where the rows come from and how their fields are read.
+        store: Folder of the store; made if missing.
+        corpus: Name of the corpus that the batch is added to.
+        model: Its tokenizer counts tokens and renders chats.
+    """
+    with FlowProgress("ingest") as progress:
+        report: IngestReport = ingest_rows(CorpusRef(store, corpus), rows, model, progress=progress)
+    leave_report(
+        "ingest",
+        title=f"{report.n_rows:,} rows in batch {report.batch.batch_id} of corpus {corpus}",
+        facts={
+            "rows": report.n_rows,
+            "rejected": report.n_rejected,
+            "known from earlier batches": report.n_known,
+            "tokens": report.n_tokens,
+            "already ingested": report.already,
+            "seconds": report.seconds,
+        },
+        links={"Data Docs": report.data_docs, "rejected rows": report.rejected_path},
+    )
+    return report

@@ -1,0 +1,62 @@
+"""Flow: the whole path, from raw files to a validated release."""
+
+from dataclasses import dataclass
+
+from prefect import flow
+
+from flows.artifacts import leave_report, readable_bytes
+from flows.index import index
+from flows.ingest import ingest
+from flows.queries import queries
+from flows.release import release
+from flows.score import score
+from tasks.config import PipelineConfig
+from tasks.corpus import IngestReport
+from tasks.queries import QuerySetReport
+from tasks.release import ReleaseReport
+from tasks.scoring import ScoreReport
+from tasks.signatures import IndexReport
+
+
+@dataclass(frozen=True)
+class PipelineReport:
+    """What each stage reported."""
+
+    ingest: IngestReport
+    index: IndexReport
+    queries: QuerySetReport
+    score: ScoreReport
+    release: ReleaseReport
+
+
+@flow(name="pipeline", flow_run_name="pipeline-{config.release}")
+def pipeline(config: PipelineConfig) -> PipelineReport:
+    """Ingest rows, index them, sketch the queries, score, select and release.
+
+    Every stage skips what is already there, so running again after a stop, or with new files,
+    does only what is missing.
+
+    Args:
+        config: Everything the path needs; only rows and queries have no default.
+    """
+    store, runtime = config.store, config.runtime
+    ingested = ingest(config.rows, store, config.corpus, config.indexing.model)
+    indexed = index(store, config.corpus, config.index, config.indexing, runtime)
+    queried = queries(config.queries, store, config.query_set, config.index, runtime)
+    scored = score(store, config.index, config.query_set, config.scoring, runtime)
+    released = release(scored.ref.scores_id, store, config.release, config.releasing)
+    leave_report(
+        "pipeline",
+        title=f"release {config.release}: {released.n_rows:,} of {indexed.n_rows:,} rows",
+        facts={
+            "rows ingested": ingested.n_rows,
+            "rows rejected": ingested.n_rejected,
+            "rows indexed": indexed.n_rows,
+            "tokens per second": indexed.tokens_per_second,
+            "bytes of the index": readable_bytes(indexed.n_bytes),
+            "queries": queried.n_queries,
+            "rows released": released.n_rows,
+        },
+        links={"release": released.path, "Data Docs": released.data_docs},
+    )
+    return PipelineReport(ingested, indexed, queried, scored, released)

@@ -1,0 +1,51 @@
+"""Flow: score every row of an index against a query set, in parallel with Dask."""
+
+from prefect import flow
+
+from flows.artifacts import leave_report
+from flows.progress import FlowProgress
+from storage.refs import IndexRef
+from tasks.config import Name, RuntimeConfig, ScoreConfig
+from tasks.prefect_tasks import score_rows
+from tasks.queries import latest_query_set
+from tasks.scoring import ScoreReport
+
+
+@flow(name="score", flow_run_name="score-{index}-{query_set}")
+def score(
+    store: str = "rise-store",
+    index: Name = "main",
+    query_set: Name = "main",
+    config: ScoreConfig = ScoreConfig(),  # noqa: B008 - frozen
+    runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008 - frozen
+) -> ScoreReport:
+    """Find each query's strongest rows and give every row its value for the query set.
+
+    Args:
+        store: Folder of the store.
+        index: Name of the index.
+        query_set: Name of the query set; its latest version is used.
+        config: What is kept of the scores.
+        runtime: Scheduler and workers.
+    """
+    with FlowProgress("score") as progress:
+        report: ScoreReport = score_rows(
+            IndexRef(store, index),
+            latest_query_set(store, query_set),
+            config,
+            runtime,
+            progress=progress,
+        )
+    leave_report(
+        "score",
+        title=f"{report.n_rows:,} rows scored against {report.n_queries:,} queries",
+        facts={
+            "scores id": report.ref.scores_id,
+            "rows": report.n_rows,
+            "queries": report.n_queries,
+            "already scored": report.already,
+            "seconds": report.seconds,
+        },
+        links={"scores": report.path},
+    )
+    return report
