@@ -27,7 +27,7 @@ from storage.releases import (
     RELEASE_SCHEMA,
     Release,
     ReleaseWriter,
-    mark_latest_release,
+    mark_latest,
     open_release,
     release_exists,
 )
@@ -67,7 +67,7 @@ class ReleaseReport:
         path: Its folder; ``datasets.load_dataset(path)`` opens it.
         n_rows: Rows released.
         n_tokens: Their tokens.
-        bytes: Size of the Parquet files.
+        n_bytes: Size of the Parquet files.
         data_docs: First page of the quality report.
         seconds: Wall time of this call.
         already: It was published before; only ``latest`` was pointed to it.
@@ -77,7 +77,7 @@ class ReleaseReport:
     path: str
     n_rows: int
     n_tokens: int
-    bytes: int
+    n_bytes: int
     data_docs: str
     seconds: float
     already: bool
@@ -105,7 +105,7 @@ def release(
     ref = ReleaseRef(scores.root, name, _release_id(scores, config))
     already = release_exists(ref)
     if already:
-        mark_latest_release(ref)
+        mark_latest(ref)
     else:
         _publish(ref, opened, config, progress)
     published = open_release(ref)
@@ -115,7 +115,7 @@ def release(
         path=str(published.folder),
         n_rows=published.manifest["n_rows"],
         n_tokens=published.manifest["n_tokens"],
-        bytes=published.manifest["bytes"],
+        n_bytes=published.manifest["bytes"],
         data_docs=str(published.folder / "quality" / "index.html"),
         seconds=time.monotonic() - started,
         already=already,

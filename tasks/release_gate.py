@@ -30,7 +30,7 @@ MAX_REASONS = 10
 _LARGEST_SCORE = float(np.finfo(np.float32).max)
 
 
-class ReleaseRefused(ValueError):
+class ReleaseRefused(ValueError):  # noqa: N818 -- says what happened, as IngestRefused does
     """The staged release failed its checks; nothing was published."""
 
 
@@ -223,7 +223,9 @@ def _frame(
         _measured(table, file.n_rows) for file, table in zip(staged.files, tables, strict=True)
     ]
     table = pa.concat_tables(measured)
-    frame = table.append_column("origin", _origins(table.column("row_id"), batches)).to_pandas()
+    frame: pd.DataFrame = table.append_column(
+        "origin", _origins(table.column("row_id"), batches)
+    ).to_pandas()
     frame["place"] = np.arange(1, len(frame) + 1, dtype=np.int32)
     frame["score_above"] = frame["score"].shift(1)
     return frame

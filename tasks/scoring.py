@@ -19,6 +19,7 @@ from rise_ops.scoring import query_panel, split_keys
 from storage.corpus import Corpus
 from storage.errors import CorruptionError, MismatchError
 from storage.files import short_id
+from storage.layout import scores_folder
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ScoresRef
 from storage.scores import Scores, ScoresWriter
@@ -38,6 +39,7 @@ class ScoreReport:
 
     Attributes:
         ref: The stored scores.
+        path: Their folder.
         n_rows: Rows scored, empty ones included.
         n_empty: Rows without positions: value 0, in no top rows, never selected.
         n_queries: Queries.
@@ -47,6 +49,7 @@ class ScoreReport:
     """
 
     ref: ScoresRef
+    path: str
     n_rows: int
     n_empty: int
     n_queries: int
@@ -106,6 +109,7 @@ def score(
     n_queries = int(query_set.manifest["n_queries"])
     return ScoreReport(
         ref=ref,
+        path=str(scores_folder(ref)),
         n_rows=opened.n_rows,
         n_empty=n_empty,
         n_queries=n_queries,

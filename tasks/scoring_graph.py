@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rise_ops.scoring import SLICE_ROWS, QueryPanel, block_scores, merge_keys, top_keys
 from storage.errors import CorruptionError
 from storage.refs import IndexRef
+from storage.scores import StagedMatrix
 from storage.signatures import SignatureIndex
 from tasks.config import RuntimeConfig
 from tasks.progress import Progress
@@ -42,13 +43,13 @@ class Search:
         index: The index; each task opens it for itself.
         panel: Query signatures and their mean.
         top_k: Rows kept a query.
-        matrix: Folder of the Zarr array that receives all scores, or None.
+        matrix: Receives all scores, block by block, or None.
     """
 
     index: IndexRef
     panel: QueryPanel
     top_k: int
-    matrix: str | None = None
+    matrix: StagedMatrix | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,8 @@ def score_block(
     signatures, n_positions = SignatureIndex.open(plan.index).read_block(block)
     with _one_blas_thread():
         scores = _finite_scores(plan.index, block, signatures, QueryPanel(vectors))
+    if plan.matrix is not None:
+        plan.matrix.write_block(block, np.ascontiguousarray(scores[:-1].T))
     eligible = n_positions > 0
     keys = top_keys(scores[:-1], ranks, eligible, top_k=plan.top_k)
     return keys, BlockValues(scores[-1].copy(), n_positions)
@@ -151,7 +154,7 @@ def _finite_scores(
 
 def _graph(plan: Search, vectors: Any, slices: Sequence[Any]) -> tuple[Any, list[Any]]:
     """Return the node of the merged keys and the nodes of every block's values."""
-    from dask import delayed
+    from dask.delayed import delayed
 
     # a name of its own a run: a long-lived scheduler must not answer from an earlier run's keys
     run = uuid.uuid4().hex
@@ -174,7 +177,7 @@ def _on_threads(
     runtime: RuntimeConfig,
     progress: Progress,
 ) -> tuple[NDArray[np.uint64], list[BlockValues]]:
-    import dask
+    from dask.base import compute
     from dask.callbacks import Callback
 
     def count(key: Any, *_: Any) -> None:
@@ -183,13 +186,14 @@ def _on_threads(
 
     keys, parts = _graph(plan, plan.panel.vectors, slices)
     with Callback(posttask=count):
-        return dask.compute(
+        merged, values = compute(
             keys,
             parts,
             scheduler="threads",
             num_workers=worker_count(runtime),
             optimize_graph=False,
         )
+    return merged, values
 
 
 def _on_cluster(
@@ -216,7 +220,11 @@ def _client(runtime: RuntimeConfig) -> Iterator["Client"]:
     if runtime.scheduler == "local":
         with (
             LocalCluster(
-                n_workers=worker_count(runtime), threads_per_worker=1, dashboard_address=None
+                n_workers=worker_count(runtime),
+                threads_per_worker=1,
+                dashboard_address=None,
+                # without a dashboard it still serves HTTP: on a free port, not the usual one
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
             ) as cluster,
             Client(cluster, set_as_default=False) as client,
         ):
