@@ -78,11 +78,10 @@ def check_release(
     """
     from tasks.quality import run_suite
 
-    tables = [read_table(file.path) for file in staged.files]
-    reasons = _schema_faults(staged, tables)
+    measured, reasons = _read_back(staged.files)
     if not reasons:
         result = run_suite(
-            _frame(staged, tables, batches),
+            _frame(measured, batches),
             suite=SUITE,
             expectations=release_expectations(staged),
             docs=docs,
@@ -204,28 +203,28 @@ def _text_expectations() -> list["Expectation"]:
     ]
 
 
-def _schema_faults(staged: StagedRelease, tables: Sequence[pa.Table]) -> list[str]:
-    return [
-        f"{file.path.name}: expected the columns {_spell(RELEASE_SCHEMA)}, "
-        f"found {_spell(table.schema)}"
-        for file, table in zip(staged.files, tables, strict=True)
-        if not table.schema.equals(RELEASE_SCHEMA)
-    ]
+def _read_back(files: Sequence[StagedFile]) -> tuple[list[pa.Table], list[str]]:
+    """Return what the expectations look at, a table a file, and faults of the columns."""
+    measured, faults = [], []
+    for file in files:
+        table = read_table(file.path)
+        if table.schema.equals(RELEASE_SCHEMA):
+            measured.append(_measured(table, file.n_rows))
+        else:
+            faults.append(
+                f"{file.path.name}: expected the columns {_spell(RELEASE_SCHEMA)}, "
+                f"found {_spell(table.schema)}"
+            )
+    return measured, faults
 
 
 def _frame(
-    staged: StagedRelease,
-    tables: Sequence[pa.Table],
-    batches: Iterable[tuple[str, pa.ChunkedArray]],
+    measured: Sequence[pa.Table], batches: Iterable[tuple[str, pa.ChunkedArray]]
 ) -> "pd.DataFrame":
-    """Return a line a row with what the expectations look at; labels are places from 0."""
-    measured = [
-        _measured(table, file.n_rows) for file, table in zip(staged.files, tables, strict=True)
-    ]
+    """Return one frame with a line a row; index labels are places from 0."""
     table = pa.concat_tables(measured)
-    frame: pd.DataFrame = table.append_column(
-        "origin", _origins(table.column("row_id"), batches)
-    ).to_pandas()
+    origins = _origins(table.column("row_id"), batches)
+    frame: pd.DataFrame = table.append_column("origin", origins).to_pandas()
     frame["place"] = np.arange(1, len(frame) + 1, dtype=np.int32)
     frame["score_above"] = frame["score"].shift(1)
     return frame

@@ -26,7 +26,7 @@ from storage.scores import Scores, ScoresWriter
 from storage.signatures import SignatureIndex, flat_differences
 from tasks.config import RuntimeConfig, ScoreConfig
 from tasks.progress import NO_PROGRESS, Progress
-from tasks.scoring_graph import Search, SearchResult, predicted_bytes, search
+from tasks.scoring_graph import Search, predicted_bytes, search
 from tasks.selection import row_id_ranks
 
 SCORES_VERSION = 1
@@ -151,10 +151,10 @@ def attribute(
     _check_top_k(opened, top_k)
     panel = query_panel(signatures.astype(np.float32, copy=False))
     row_ids = _row_ids(opened)
-    plan = Search(_anywhere(index), panel, top_k)
-    found = search(plan, row_id_ranks(row_ids), runtime, progress)
+    ranks = row_id_ranks(row_ids)
+    found = search(Search(_anywhere(index), panel, top_k), ranks, runtime, progress)
     names = [str(number) for number in range(panel.n_queries)]
-    return _hits(opened, _top_rows(found, row_ids, names), names)
+    return _hits(opened, _top_rows(found.keys, ranks, row_ids, names), names)
 
 
 # ------------------------------------------------------------------------------------ checks
@@ -254,25 +254,34 @@ def _score_tables(
             n_rows=index.n_rows, n_queries=panel.n_queries, block_rows=index.block_rows
         )
     row_ids = _row_ids(index)
+    ranks = row_id_ranks(row_ids)
     plan = Search(_anywhere(index.ref), panel, config.top_k, matrix)
-    found = search(plan, row_id_ranks(row_ids), runtime, progress)
+    found = search(plan, ranks, runtime, progress)
     values = {"row_id": row_ids, "value": found.values, "n_positions": found.n_positions}
     query_ids = query_set.queries().column("row_id").to_pylist()
-    return {"values": pa.table(values), "top_rows": _top_rows(found, row_ids, query_ids)}
+    return {
+        "values": pa.table(values),
+        "top_rows": _top_rows(found.keys, ranks, row_ids, query_ids),
+    }
 
 
-def _top_rows(found: SearchResult, row_ids: pa.ChunkedArray, query_ids: Sequence[str]) -> pa.Table:
+def _top_rows(
+    keys: NDArray[np.uint64],
+    ranks: NDArray[np.uint32],
+    row_ids: pa.ChunkedArray,
+    query_ids: Sequence[str],
+) -> pa.Table:
     """Return one line a query and rank: query_id, rank (from 1), row_id, score."""
-    ranks, scores = split_keys(found.keys)
-    n_queries, top_k = ranks.shape
-    position_of_rank = np.argsort(row_id_ranks(row_ids))
+    row_id_places, scores = split_keys(keys)
+    n_queries, top_k = keys.shape
+    position_at = np.empty(len(ranks), np.int64)
+    position_at[ranks] = np.arange(len(ranks))
+    query_of = np.repeat(np.arange(n_queries), top_k)
     return pa.table(
         {
-            "query_id": pa.array(query_ids, pa.string()).take(
-                np.repeat(np.arange(n_queries), top_k)
-            ),
+            "query_id": pa.array(query_ids, pa.string()).take(query_of),
             "rank": np.tile(np.arange(1, top_k + 1, dtype=np.int32), n_queries),
-            "row_id": row_ids.take(position_of_rank[ranks.ravel()]),
+            "row_id": row_ids.take(position_at[row_id_places.ravel()]),
             "score": scores.ravel(),
         }
     )

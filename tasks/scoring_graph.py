@@ -213,8 +213,9 @@ def _on_cluster(
 @contextmanager
 def _client(runtime: RuntimeConfig) -> Iterator["Client"]:
     """Yield a client of the configured scheduler; a local cluster lives as long as the call."""
-    # before distributed is imported: it reads its logging configuration once
-    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "error")
+    # read once, when distributed is imported, here and in workers; a failed task is not worth a
+    # log entry beside the error that it raises here
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
     from distributed import Client, LocalCluster
 
     if runtime.scheduler == "local":
