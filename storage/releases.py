@@ -88,8 +88,8 @@ class ReleaseWriter(StagedWriter):
         self.ref = ref
         self._parts: list[tuple[Path, int]] = []
 
-    def add(self, table: pa.Table) -> None:
-        """Add rows (RELEASE_SCHEMA) as one Parquet file.
+    def add(self, table: pa.Table) -> Path:
+        """Add rows (RELEASE_SCHEMA) as one Parquet file; return it, as named until `commit`.
 
         Raises:
             ValueError: The table has other columns or types, or nulls where none may be.
@@ -98,6 +98,7 @@ class ReleaseWriter(StagedWriter):
         what = f"release {self.ref.name}"
         tables.write_table(path, tables.conform(table, RELEASE_SCHEMA, what=what))
         self._parts.append((path, table.num_rows))
+        return path
 
     def commit(self, manifest: Mapping[str, Any], card: str) -> ReleaseRef:
         """Publish the release and point ``latest`` to it; an id that exists is not written again.

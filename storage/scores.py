@@ -1,6 +1,7 @@
 """Scores of one query set over one state of an index; published whole, never changed."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,8 @@ class Scores:
         with ScoresWriter(ScoresRef(root, scores_id)) as writer:
             if matrix is not None:
                 n_rows, n_queries = matrix.shape
-                writer.start_matrix(n_rows=n_rows, n_queries=n_queries, block_rows=n_rows)
-                writer.write_matrix_block(0, matrix)
+                staged = writer.start_matrix(n_rows=n_rows, n_queries=n_queries, block_rows=n_rows)
+                staged.write_block(0, matrix)
             return writer.commit(values=values, top_rows=top_rows, manifest=manifest)
 
     @staticmethod
@@ -153,33 +154,15 @@ class ScoresWriter(StagedWriter):
         self.ref = ref
         self._shape: dict[str, int] | None = None
 
-    def start_matrix(self, *, n_rows: int, n_queries: int, block_rows: int) -> None:
-        """Make room for the full matrix, float32 [n_rows, n_queries]."""
+    def start_matrix(self, *, n_rows: int, n_queries: int, block_rows: int) -> "StagedMatrix":
+        """Make room for the full matrix, float32 [n_rows, n_queries]; return where to write."""
         group = arrays.create_group(self.staging / MATRIX)
         arrays.create_matrix(
             group, SCORE_ARRAY, dtype="f4", n_columns=n_queries, block_rows=block_rows
         )
         _matrix(self.staging, block_rows).grow(n_rows)
         self._shape = {"n_rows": n_rows, "n_queries": n_queries, "block_rows": block_rows}
-
-    def write_matrix_block(self, block: int, scores: np.ndarray) -> None:
-        """Write one whole block, float32 [n, n_queries]; blocks may be written from threads.
-
-        Raises:
-            ValueError: The matrix was not started, or the shape or type is another.
-        """
-        if self._shape is None:
-            raise ValueError("call start_matrix before write_matrix_block.")
-        left = self._shape["n_rows"] - block * self._shape["block_rows"]
-        shape = (min(left, self._shape["block_rows"]), self._shape["n_queries"])
-        if block < 0 or scores.dtype != np.float32 or scores.shape != shape:
-            raise ValueError(
-                f"block {block}: expected float32 {list(shape)}, got {scores.dtype} "
-                f"{list(scores.shape)}."
-            )
-        if not np.isfinite(scores).all():
-            raise ValueError(f"block {block}: scores are not finite.")
-        _matrix(self.staging, self._shape["block_rows"]).write(block, scores)
+        return StagedMatrix(str(self.staging.resolve()), **self._shape)
 
     def commit(
         self, *, values: pa.Table, top_rows: pa.Table, manifest: Mapping[str, Any]
@@ -215,6 +198,37 @@ class ScoresWriter(StagedWriter):
         write_manifest(self.staging / SCORES_FILE, SCORES_FORMAT, body)
         publish(self.staging, scores_folder(self.ref))
         return self.ref
+
+
+@dataclass(frozen=True)
+class StagedMatrix:
+    """A score matrix being written: cheap to send to the process that writes a block of it."""
+
+    folder: str
+    n_rows: int
+    n_queries: int
+    block_rows: int
+
+    def write_block(self, block: int, scores: np.ndarray) -> None:
+        """Write one whole block; different blocks from threads and processes at once.
+
+        Args:
+            block: Number of the block, from 0.
+            scores: float32 [n, n_queries], finite; n as many as the block has.
+
+        Raises:
+            ValueError: The shape or type is another, or a score is not finite.
+        """
+        left = self.n_rows - block * self.block_rows
+        shape = (min(left, self.block_rows), self.n_queries)
+        if block < 0 or scores.dtype != np.float32 or scores.shape != shape:
+            raise ValueError(
+                f"block {block}: expected float32 {list(shape)}, got {scores.dtype} "
+                f"{list(scores.shape)}."
+            )
+        if not np.isfinite(scores).all():
+            raise ValueError(f"block {block}: scores are not finite.")
+        _matrix(Path(self.folder), self.block_rows).write(block, scores)
 
 
 def _matrix(folder: Path, block_rows: int) -> arrays.BlockArray:

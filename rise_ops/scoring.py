@@ -1,0 +1,232 @@
+"""Which rows score highest: exact inner products and an exact, mergeable top-k.
+
+A score is the inner product of a row's signature with a query's; a row's *value* is its inner
+product with the mean query signature (METHOD.md, sections 2 and 4). Rows come in blocks of
+float16. A block is widened to float32 slice by slice in a buffer that stays in cache, because
+NumPy's own float16 cast takes longer than the matrix product that needs it.
+
+The top-k of a block is kept as *keys*: one unsigned integer a row, made of the score and of the
+row's rank among all row ids. Keys of different rows differ, so "the k smallest keys" is a set
+that no order of merging can change, and ties break by row id.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float16, Float32, Int32, Int64, UInt32, UInt64
+
+SLICE_ROWS = 128
+"""Rows widened at once: 1 MiB of float32 at 2,048 numbers. Measured best or within 5 % of it
+from 352 to 24,576 numbers; see benchmarks/search.py."""
+
+NO_ROW = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+"""Key that stands for "no row here": larger than the key of any row."""
+
+MAX_ROWS = 2**32 - 1
+"""Ranks take 32 bits of a key."""
+
+_HALF_INFINITY = np.uint16(0x7C00)
+_HALF_MAGNITUDE = np.uint16(0x7FFF)
+_SIGN_AND_MAGNITUDE = np.int32(-0x7000_2000)  # sign bit and the 15 bits below bit 28
+_EXPONENT_SHIFT = np.float32(2.0**112)  # float32 bias 127 minus float16 bias 15
+
+
+@dataclass(frozen=True)
+class QueryPanel:
+    """The vectors that every block is multiplied with.
+
+    Attributes:
+        vectors: float32 [n_queries + 1, n_numbers]; the last one is the mean of the others.
+    """
+
+    vectors: Float32[np.ndarray, "vectors numbers"]
+
+    @property
+    def n_queries(self) -> int:
+        """Number of queries, the mean not counted."""
+        return len(self.vectors) - 1
+
+    @property
+    def n_numbers(self) -> int:
+        """Length of a signature."""
+        return int(self.vectors.shape[1])
+
+
+def query_panel(signatures: Float32[np.ndarray, "queries numbers"]) -> QueryPanel:
+    """Append the mean query signature, which makes values, to the query signatures.
+
+    The mean is taken in float64 and not normalised again: its length says how much the
+    queries agree.
+
+    Args:
+        signatures: Query signatures, at least one.
+
+    Raises:
+        ValueError: There is no query, or a number is not finite.
+
+    Source: METHOD.md, section 2, valuation.
+    """
+    if len(signatures) == 0:
+        raise ValueError("expected at least one query signature, got none")
+    if not np.isfinite(signatures).all():
+        bad = int(np.flatnonzero(~np.isfinite(signatures).all(axis=1))[0])
+        raise ValueError(f"the signature of query {bad} has a number that is not finite")
+    mean = signatures.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return QueryPanel(np.concatenate([signatures, mean[None, :]]))
+
+
+def block_scores(
+    block: Float16[np.ndarray, "rows numbers"], panel: QueryPanel
+) -> Float32[np.ndarray, "vectors rows"]:
+    """Return the inner products of a block of rows with the panel.
+
+    Every slice is multiplied at full size, the last one too: a row's bits then depend on its
+    place in the block, never on how many rows follow it.
+
+    Args:
+        block: float16 [n_rows, n_numbers], C-contiguous.
+        panel: The queries and their mean.
+
+    Returns:
+        float32 [n_queries + 1, n_rows]; the last line holds the rows' values.
+
+    Raises:
+        ValueError: Lengths differ, or a row has a number that is not finite.
+    """
+    if block.ndim != 2 or block.shape[1] != panel.n_numbers:
+        raise ValueError(
+            f"expected rows of {panel.n_numbers} numbers, as the queries have, "
+            f"got a block of shape {list(block.shape)}"
+        )
+    n_rows = len(block)
+    scores = np.empty((len(panel.vectors), n_rows), np.float32)
+    bits = np.zeros((SLICE_ROWS, panel.n_numbers), np.int32)
+    for start in range(0, n_rows, SLICE_ROWS):
+        rows = block[start : start + SLICE_ROWS]
+        _refuse_not_finite(rows, start)
+        widened = _widen(rows, bits)
+        if len(rows) == SLICE_ROWS:
+            np.matmul(panel.vectors, widened.T, out=scores[:, start : start + SLICE_ROWS])
+        else:
+            scores[:, start:] = (panel.vectors @ widened.T)[:, : len(rows)]
+    return scores
+
+
+def _widen(
+    rows: Float16[np.ndarray, "rows numbers"], bits: Int32[np.ndarray, "slice numbers"]
+) -> Float32[np.ndarray, "slice numbers"]:
+    """Write finite float16 ``rows`` into the head of ``bits`` as float32; return it whole.
+
+    Shifting a half's exponent and mantissa into the places of a single leaves the value
+    2**-112 times too small, subnormals included; one multiplication puts that right, exactly.
+    """
+    head = bits[: len(rows)]
+    np.copyto(head, rows.view(np.int16))
+    np.left_shift(head, 13, out=head)
+    np.bitwise_and(head, _SIGN_AND_MAGNITUDE, out=head)
+    values = head.view(np.float32)
+    np.multiply(values, _EXPONENT_SHIFT, out=values)
+    return bits.view(np.float32)
+
+
+def _refuse_not_finite(rows: Float16[np.ndarray, "rows numbers"], start: int) -> None:
+    magnitudes = np.bitwise_and(rows.view(np.uint16), _HALF_MAGNITUDE)
+    if magnitudes.max(initial=np.uint16(0)) >= _HALF_INFINITY:
+        bad = start + int(np.flatnonzero((magnitudes >= _HALF_INFINITY).any(axis=1))[0])
+        raise ValueError(f"row {bad} of the block has a number that is not finite")
+
+
+def ranks_of(order: Int64[np.ndarray, " rows"]) -> UInt32[np.ndarray, " rows"]:
+    """Return each row's rank from the order that sorts the row ids.
+
+    Args:
+        order: int64 [n_rows]; ``order[0]`` is the position of the smallest row id.
+
+    Raises:
+        ValueError: More rows than a key can tell apart.
+    """
+    if len(order) > MAX_ROWS:
+        raise ValueError(f"{len(order)} rows, but ranks go up to {MAX_ROWS}; split the index")
+    ranks = np.empty(len(order), np.uint32)
+    ranks[order] = np.arange(len(order), dtype=np.uint32)
+    return ranks
+
+
+def sort_keys(
+    scores: Float32[np.ndarray, "*queries rows"], ranks: UInt32[np.ndarray, " rows"]
+) -> UInt64[np.ndarray, "*queries rows"]:
+    """Return integers whose ascending order is: higher score first, then smaller rank.
+
+    Args:
+        scores: float32 [..., n_rows], finite.
+        ranks: uint32 [n_rows], all different.
+    """
+    # adding 0 turns -0.0 into 0.0, which compares equal and must tie
+    bits = (scores + np.float32(0.0)).view(np.uint32)
+    descending = np.where(bits >> np.uint32(31), bits, ~bits & np.uint32(0x7FFF_FFFF))
+    return (descending.astype(np.uint64) << np.uint64(32)) | ranks
+
+
+def top_keys(
+    scores: Float32[np.ndarray, "queries rows"],
+    ranks: UInt32[np.ndarray, " rows"],
+    eligible: Bool[np.ndarray, " rows"],
+    *,
+    top_k: int,
+) -> UInt64[np.ndarray, "queries kept"]:
+    """Return the keys of the best ``top_k`` rows of a block, a query a line.
+
+    Args:
+        scores: float32 [n_queries, n_rows], finite.
+        ranks: uint32 [n_rows], each row's rank among all row ids of the index.
+        eligible: bool [n_rows]; rows without positions are not and never appear.
+        top_k: Rows wanted a query, at least 1.
+
+    Returns:
+        uint64 [n_queries, min(top_k, n_rows)], ascending, `NO_ROW` where rows run out.
+    """
+    keys = sort_keys(scores, ranks)
+    keys[:, ~eligible] = NO_ROW
+    return _smallest(keys, top_k)
+
+
+def merge_keys(
+    parts: Sequence[UInt64[np.ndarray, "queries _"]], *, top_k: int
+) -> UInt64[np.ndarray, "queries kept"]:
+    """Merge the top keys of several blocks; any order and any nesting give the same answer.
+
+    Args:
+        parts: uint64 [n_queries, any] each, at least one.
+        top_k: Rows wanted a query, at least 1.
+
+    Returns:
+        uint64 [n_queries, min(top_k, keys given)], ascending.
+    """
+    return _smallest(np.concatenate(parts, axis=1), top_k)
+
+
+def _smallest(
+    keys: UInt64[np.ndarray, "queries keys"], top_k: int
+) -> UInt64[np.ndarray, "queries kept"]:
+    if top_k < 1:
+        raise ValueError(f"top_k must be at least 1, got {top_k}")
+    if top_k < keys.shape[1]:
+        keys = np.partition(keys, top_k - 1, axis=1)[:, :top_k]
+    return np.sort(keys, axis=1)
+
+
+def split_keys(
+    keys: UInt64[np.ndarray, "*keys"],
+) -> tuple[UInt32[np.ndarray, "*keys"], Float32[np.ndarray, "*keys"]]:
+    """Return the ranks and the scores that the keys of rows were made of.
+
+    Raises:
+        ValueError: A key stands for no row; drop those first.
+    """
+    if (keys == NO_ROW).any():
+        raise ValueError("expected keys of rows only, got a key that stands for no row")
+    descending = (keys >> np.uint64(32)).astype(np.uint32)
+    negative = descending >> np.uint32(31)
+    bits = np.where(negative, descending, ~descending & np.uint32(0x7FFF_FFFF))
+    return keys.astype(np.uint32), bits.view(np.float32)

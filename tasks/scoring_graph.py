@@ -1,0 +1,284 @@
+"""The Dask graph of a search: one task a block, a tree that merges the top rows.
+
+A block task opens the index by its reference, reads one shard, multiplies, and keeps the top
+keys and the values of its rows: memory is bounded by the blocks in flight, not by the index.
+The graph is the same for every scheduler, and every task multiplies with one BLAS thread and
+fixed shapes, so threads, a local cluster and a cluster elsewhere give the same bits.
+"""
+
+import os
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rise_ops.scoring import SLICE_ROWS, QueryPanel, block_scores, merge_keys, top_keys
+from storage.errors import CorruptionError
+from storage.refs import IndexRef
+from storage.scores import StagedMatrix
+from storage.signatures import SignatureIndex
+from tasks.config import RuntimeConfig
+from tasks.progress import Progress
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+MERGE_FAN_IN = 8
+"""Partial results merged by one task."""
+
+CONNECT_SECONDS = 20
+"""How long an existing Dask scheduler may take to answer."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is computed over every block of an index.
+
+    Attributes:
+        index: The index; each task opens it for itself.
+        panel: Query signatures and their mean.
+        top_k: Rows kept a query.
+        matrix: Receives all scores, block by block, or None.
+    """
+
+    index: IndexRef
+    panel: QueryPanel
+    top_k: int
+    matrix: StagedMatrix | None = None
+
+
+@dataclass(frozen=True)
+class BlockValues:
+    """Values and position counts of one block's rows: float32 [n_rows] and int32 [n_rows]."""
+
+    values: NDArray[np.float32]
+    n_positions: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Merged top keys, uint64 [n_queries, top_k]; values and positions in corpus order."""
+
+    keys: NDArray[np.uint64]
+    values: NDArray[np.float32]
+    n_positions: NDArray[np.int32]
+
+
+def search(
+    plan: Search, ranks: NDArray[np.uint32], runtime: RuntimeConfig, progress: Progress
+) -> SearchResult:
+    """Run ``plan`` over all committed blocks with the scheduler that ``runtime`` names.
+
+    Args:
+        plan: What to compute.
+        ranks: uint32 [n_rows], each row's rank among the row ids.
+        runtime: Scheduler and number of workers.
+        progress: Receives one step a block.
+
+    Raises:
+        CorruptionError: A block is missing, damaged or not finite; names the block.
+        ConnectionError: The Dask scheduler at the given address does not answer.
+    """
+    index = SignatureIndex.open(plan.index)
+    bounds = block_bounds(index.n_rows, index.block_rows)
+    slices = [ranks[start:stop] for start, stop in bounds]
+    progress.start(total=len(bounds), unit="blocks")
+    if runtime.scheduler == "threads":
+        keys, parts = _on_threads(plan, slices, runtime, progress)
+    else:
+        with _client(runtime) as client:
+            keys, parts = _on_cluster(client, plan, slices, progress)
+    return SearchResult(
+        keys=keys,
+        values=np.concatenate([part.values for part in parts]),
+        n_positions=np.concatenate([part.n_positions for part in parts]),
+    )
+
+
+def block_bounds(n_rows: int, block_rows: int) -> list[tuple[int, int]]:
+    """Return the ``[start, stop)`` row positions of every block."""
+    return [(start, min(start + block_rows, n_rows)) for start in range(0, n_rows, block_rows)]
+
+
+def predicted_bytes(index: SignatureIndex, n_queries: int, runtime: RuntimeConfig) -> int:
+    """Return the memory that the blocks in flight take together, in bytes, before any is read.
+
+    A task holds its shard as stored and as decoded, one widened slice, and for every score of
+    the block the score, its key and one temporary copy of the key. Values, ranks and row ids
+    of the whole index (tens of bytes a row) come on top, in the calling process.
+    """
+    shard = index.block_rows * index.n_numbers * np.dtype(np.float16).itemsize
+    widened = SLICE_ROWS * index.n_numbers * np.dtype(np.float32).itemsize
+    scores = index.block_rows * (n_queries + 1) * (4 + 8 + 8)
+    return worker_count(runtime) * (2 * shard + widened + scores)
+
+
+def worker_count(runtime: RuntimeConfig) -> int:
+    """Return how many blocks are worked on at once: as configured, else one a core."""
+    return runtime.workers or len(os.sched_getaffinity(0))
+
+
+def score_block(
+    plan: Search, vectors: NDArray[np.float32], block: int, ranks: NDArray[np.uint32]
+) -> tuple[NDArray[np.uint64], BlockValues]:
+    """Score one block: the task of the graph, run wherever the scheduler puts it."""
+    signatures, n_positions = SignatureIndex.open(plan.index).read_block(block)
+    with _one_blas_thread():
+        scores = _finite_scores(plan.index, block, signatures, QueryPanel(vectors))
+    if plan.matrix is not None:
+        plan.matrix.write_block(block, np.ascontiguousarray(scores[:-1].T))
+    eligible = n_positions > 0
+    keys = top_keys(scores[:-1], ranks, eligible, top_k=plan.top_k)
+    return keys, BlockValues(scores[-1].copy(), n_positions)
+
+
+def _finite_scores(
+    index: IndexRef, block: int, signatures: NDArray[np.float16], panel: QueryPanel
+) -> NDArray[np.float32]:
+    try:
+        return block_scores(signatures, panel)
+    except ValueError as error:
+        raise CorruptionError(
+            f"block {block} of index {index.index!r} in {index.root} cannot be scored: {error}. "
+            "Run `rise verify`, delete the block's record and build the index again."
+        ) from error
+
+
+# --------------------------------------------------------------------------------- the graph
+
+
+def _graph(plan: Search, vectors: Any, slices: Sequence[Any]) -> tuple[Any, list[Any]]:
+    """Return the node of the merged keys and the nodes of every block's values."""
+    from dask.delayed import delayed
+
+    # a name of its own a run: a long-lived scheduler must not answer from an earlier run's keys
+    run = uuid.uuid4().hex
+    task = delayed(score_block, nout=2, pure=False)
+    results = [
+        task(plan, vectors, block, ranks, dask_key_name=f"score_block-{run}-{block}")
+        for block, ranks in enumerate(slices)
+    ]
+    merge = delayed(merge_keys, pure=False)
+    level = [keys for keys, _ in results]
+    while len(level) > 1:
+        groups = [level[i : i + MERGE_FAN_IN] for i in range(0, len(level), MERGE_FAN_IN)]
+        level = [merge(group, top_k=plan.top_k) for group in groups]
+    return level[0], [values for _, values in results]
+
+
+def _on_threads(
+    plan: Search,
+    slices: Sequence[NDArray[np.uint32]],
+    runtime: RuntimeConfig,
+    progress: Progress,
+) -> tuple[NDArray[np.uint64], list[BlockValues]]:
+    from dask.base import compute
+    from dask.callbacks import Callback
+
+    def count(key: Any, *_: Any) -> None:
+        if str(key).startswith("score_block-"):
+            progress.advance(1)
+
+    keys, parts = _graph(plan, plan.panel.vectors, slices)
+    with Callback(posttask=count):
+        merged, values = compute(
+            keys,
+            parts,
+            scheduler="threads",
+            num_workers=worker_count(runtime),
+            optimize_graph=False,
+        )
+    return merged, values
+
+
+def _on_cluster(
+    client: "Client", plan: Search, slices: Sequence[NDArray[np.uint32]], progress: Progress
+) -> tuple[NDArray[np.uint64], list[BlockValues]]:
+    from distributed import as_completed
+
+    vectors = client.scatter(plan.panel.vectors, broadcast=True)
+    keys, parts = _graph(plan, vectors, client.scatter(list(slices)))
+    merged, *values = client.compute([keys, *parts], optimize_graph=False)
+    for future in as_completed(values, loop=client.loop):
+        future.result()  # the first damaged block ends the search
+        progress.advance(1)
+    return merged.result(), client.gather(values)
+
+
+@contextmanager
+def _client(runtime: RuntimeConfig) -> Iterator["Client"]:
+    """Yield a client of the configured scheduler; a local cluster lives as long as the call."""
+    # read once, when distributed is imported, here and in workers; a failed task is not worth a
+    # log entry beside the error that it raises here
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
+    from distributed import Client, LocalCluster
+
+    if runtime.scheduler == "local":
+        with (
+            LocalCluster(
+                n_workers=worker_count(runtime),
+                threads_per_worker=1,
+                dashboard_address=None,
+                # without a dashboard it still serves HTTP: on a free port, not the usual one
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+            ) as cluster,
+            Client(cluster, set_as_default=False) as client,
+        ):
+            yield client
+        return
+    try:
+        client = Client(runtime.scheduler, set_as_default=False, timeout=CONNECT_SECONDS)
+    except OSError as error:
+        raise ConnectionError(
+            f"no Dask scheduler answers at {runtime.scheduler} within {CONNECT_SECONDS} s "
+            f"({error}). Start one, or use scheduler: threads."
+        ) from error
+    with client:
+        yield client
+
+
+# ------------------------------------------------------------------------------ BLAS threads
+
+
+class _BlasThreads:
+    """Holds the process at one BLAS thread while any task needs it.
+
+    The limit belongs to the process, tasks run in several of its threads: the first to come
+    sets it and the last to leave lifts it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._limits: Any = None
+
+    def enter(self) -> None:
+        from threadpoolctl import threadpool_limits
+
+        with self._lock:
+            if self._users == 0:
+                self._limits = threadpool_limits(limits=1, user_api="blas")
+            self._users += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._limits.restore_original_limits()
+
+
+_BLAS_THREADS = _BlasThreads()
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    _BLAS_THREADS.enter()
+    try:
+        yield
+    finally:
+        _BLAS_THREADS.leave()
