@@ -43,9 +43,9 @@ def matrix(n_rows: int = 7) -> np.ndarray:
 def test_a_matrix_is_written_and_read_by_blocks(tmp_path: Path) -> None:
     ref = ScoresRef(str(tmp_path), "s1")
     with ScoresWriter(ref) as writer:
-        writer.start_matrix(n_rows=7, n_queries=3, block_rows=3)
+        staged = writer.start_matrix(n_rows=7, n_queries=3, block_rows=3)
         for block in (2, 0, 1):
-            writer.write_matrix_block(block, matrix()[block * 3 : block * 3 + 3])
+            staged.write_block(block, matrix()[block * 3 : block * 3 + 3])
         writer.commit(**EMPTY, manifest=MANIFEST)
     scores = Scores.open(ref)
     read = np.concatenate([scores.matrix_block(block) for block in range(3)])
@@ -67,15 +67,13 @@ def test_a_whole_matrix_is_one_block(tmp_path: Path) -> None:
 
 def test_wrong_matrix_blocks_are_refused(tmp_path: Path) -> None:
     with ScoresWriter(ScoresRef(str(tmp_path), "s1")) as writer:
-        with pytest.raises(ValueError, match="call start_matrix"):
-            writer.write_matrix_block(0, matrix(3))
-        writer.start_matrix(n_rows=7, n_queries=3, block_rows=3)
+        staged = writer.start_matrix(n_rows=7, n_queries=3, block_rows=3)
         wrong = [(0, matrix(2)), (2, matrix(3)), (-1, matrix(3)), (0, matrix(3).astype("f8"))]
         for block, values in wrong:
             with pytest.raises(ValueError, match="expected float32"):
-                writer.write_matrix_block(block, values)
+                staged.write_block(block, values)
         with pytest.raises(ValueError, match="not finite"):
-            writer.write_matrix_block(0, np.full((3, 3), np.inf, np.float32))
+            staged.write_block(0, np.full((3, 3), np.inf, np.float32))
     assert not Scores.exists(str(tmp_path), "s1")
 
 

@@ -223,3 +223,15 @@ def test_differences_name_the_leaf() -> None:
     found = {"a": 1, "b": {"c": [2], "d": 2}, "e": 3}
     assert flat_differences(expected, found) == [("b.c", [1], [2]), ("e", {"f": 1}, 3)]
     assert flat_differences(expected, expected) == []
+
+
+def test_where_the_model_was_is_a_hint_only(ref: IndexRef) -> None:
+    index = make_index(ref)
+    assert index.remembered_model() is None
+    for name in ("first", "second"):
+        index.remember_model({"name": name})
+        assert SignatureIndex.open(ref).remembered_model() == {"name": name}
+    (index.folder / "model.json").write_text("{")
+    assert index.remembered_model() is None
+    index.remember_model({"name": "second"})
+    assert index.remembered_model() == {"name": "second"}
