@@ -7,7 +7,6 @@ how a missing file, which Zarr reads as fill without a word, is found.
 """
 
 import math
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.abc.buffer import Buffer
 from zarr.codecs import Crc32cCodec
+from zarr.storage import MemoryStore
 
 from storage.errors import CorruptionError
-from storage.files import PARTIAL_SUFFIX, explain_os_error, read_json, sync_folder, write_json
+from storage.files import PARTIAL_SUFFIX, read_json, sync_folder, write_bytes, write_json
 
 INNER_CHUNK_BYTES = 2 * 1024 * 1024
 """Aim for the bytes that one random row read has to fetch and check."""
@@ -67,18 +68,11 @@ class BlockArray:
         Raises:
             StorageError: The disk is full or not writable.
         """
-        array = zarr.open_array(self.path, mode="r+")
-        start = block * self.block_rows
-        if len(values) < self.block_rows:
-            padded = np.full((self.block_rows, *values.shape[1:]), array.fill_value, array.dtype)
-            padded[: len(values)] = values
-            values = padded
+        # Encoded in memory, not assigned to the array on disk: Zarr reads the shard that is there
+        # before it replaces it (so a damaged one could not be repaired) and does not sync it.
         file = self.file(block)
-        try:
-            array[start : start + self.block_rows] = values
-            self._sync(file)
-        except OSError as error:
-            raise explain_os_error(error, file) from error
+        write_bytes(file, _encode(zarr.open_array(self.path, mode="r"), values))
+        sync_folder(file.parent.parent)
         return file
 
     def read(self, start: int, stop: int) -> np.ndarray:
@@ -118,15 +112,6 @@ class BlockArray:
         except DAMAGE:
             return self._first_damaged(start, middle)
         return self._first_damaged(middle, stop)
-
-    def _sync(self, file: Path) -> None:
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        for folder in file.parents[: len(file.relative_to(self.path).parts)]:
-            sync_folder(folder)
 
 
 def choose_chunk_rows(block_rows: int, *, row_bytes: int) -> int:
@@ -204,6 +189,27 @@ def remove_litter(path: Path) -> int:
     for entry in litter:
         entry.unlink(missing_ok=True)
     return len(litter)
+
+
+def _encode(array: zarr.Array[Any], values: np.ndarray) -> bytes:
+    """Return the bytes of one block of ``array``, filled up to whole length."""
+    shape = (array.shards or array.chunks)[0], *array.shape[1:]
+    whole = values
+    if values.shape != shape:
+        whole = np.full(shape, array.fill_value, array.dtype)
+        whole[: len(values)] = values
+    files: dict[str, Buffer] = {}
+    block = zarr.create_array(
+        MemoryStore(files),
+        shape=shape,
+        dtype=array.dtype,
+        chunks=array.chunks,
+        shards=array.shards,
+        compressors=array.compressors,
+        fill_value=array.fill_value,
+    )
+    block[...] = whole
+    return files["/".join(["c", *["0"] * len(shape)])].to_bytes()
 
 
 def _unwritten_rows(values: np.ndarray) -> np.ndarray:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from storage.errors import NotFoundError, StorageError
-from storage.files import explain_os_error, folder_guard, read_json, remove_partials, write_json
+from storage.files import folder_guard, raise_explained, read_json, remove_partials, write_json
 from storage.layout import (
     BATCH_FILE,
+    BATCH_FOLDER,
     BATCH_FORMAT,
     INDEX_FILE,
     INDEX_FORMAT,
@@ -97,11 +98,19 @@ def published_folders(parent: Path) -> list[Path]:
     return sorted(path for path in entries if path.is_dir() and not path.is_symlink())
 
 
+def batch_folders(parent: Path) -> list[tuple[int, str, Path]]:
+    """Return ``(sequence, batch_id, folder)`` of each batch, in the order of commits."""
+    found = [(BATCH_FOLDER.fullmatch(path.name), path) for path in published_folders(parent)]
+    return sorted(
+        (int(match["sequence"]), match["batch_id"], path) for match, path in found if match
+    )
+
+
 def _create_store(folder: Path, marker: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise explain_os_error(error, folder) from error
+        raise_explained(error, folder)
     remove_partials(folder)
     with folder_guard(folder):
         if not marker.is_file():
@@ -110,20 +119,19 @@ def _create_store(folder: Path, marker: Path) -> None:
 
 def _corpora(folder: Path) -> Iterator[Artifact]:
     for corpus in published_folders(folder / "corpora"):
-        for batch in published_folders(corpus / "batches"):
-            batch_id = batch.name.partition("-")[2]
+        for _, batch_id, batch in batch_folders(corpus / "batches"):
             yield _artifact("batch", corpus.name, batch_id, batch / BATCH_FILE, BATCH_FORMAT)
 
 
 def _indexes(folder: Path) -> Iterator[Artifact]:
     for index in published_folders(folder / "indexes"):
-        shown = _artifact("index", index.name, "", index / INDEX_FILE, INDEX_FORMAT)
-        rows = _artifact("index", index.name, "", index / ROWS_FILE, ROWS_FORMAT)
-        detail = (
-            {**shown.detail, **rows.detail} if rows.created else {**shown.detail, "n_rows": None}
-        )
-        index_id = str(shown.detail.get("index_id", ""))
-        yield Artifact("index", index.name, index_id, rows.created, detail)
+        header = _artifact("index", index.name, "", index / INDEX_FILE, INDEX_FORMAT)
+        state = Artifact("index", index.name, "", None, {"n_rows": None})
+        if (index / ROWS_FILE).exists():
+            state = _artifact("index", index.name, "", index / ROWS_FILE, ROWS_FORMAT)
+        index_id = str(header.detail.get("index_id", ""))
+        detail = {**header.detail, **state.detail}
+        yield Artifact("index", index.name, index_id, state.created, detail)
 
 
 def _scores(folder: Path) -> Iterator[Artifact]:

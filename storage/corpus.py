@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from storage import rows as tables
-from storage.catalog import open_store, published_folders
+from storage.catalog import batch_folders, open_store
 from storage.errors import NotFoundError
 from storage.files import exclusive_lock, publish, remove_partials
 from storage.layout import (
@@ -95,6 +95,7 @@ class Corpus:
         open_store(ref.root)
         self.ref = ref
         self._folders = _batch_folders(ref)
+        self._files: dict[str, list[dict[str, Any]]] = {}
         if not self._folders:
             raise NotFoundError(
                 f"the store {ref.root} has no corpus {ref.corpus!r}. "
@@ -229,10 +230,6 @@ class Corpus:
             self._files[batch_id] = [entry for entry in files if entry["name"].startswith("rows-")]
         return self._files[batch_id]
 
-    @cached_property
-    def _files(self) -> dict[str, list[dict[str, Any]]]:
-        return {}
-
 
 class BatchWriter(StagedWriter):
     """Writes one batch; holds the corpus's lock from entering to leaving the ``with`` block.
@@ -274,9 +271,10 @@ class BatchWriter(StagedWriter):
         done = find_batch(self._corpus, self.ref.batch_id)
         if done is not None:
             return done
-        sequence = 1 + max((_sequence(path) for path in self._published()), default=0)
+        batches = batches_folder(self._corpus)
+        sequence = 1 + max((number for number, _, _ in batch_folders(batches)), default=0)
         self._write(BATCH_FILE, BATCH_FORMAT, {**manifest, "sequence": sequence})
-        publish(self.staging, batches_folder(self._corpus) / f"{sequence:04d}-{self.ref.batch_id}")
+        publish(self.staging, batches / f"{sequence:04d}-{self.ref.batch_id}")
         return self.ref
 
     def refuse(self, manifest: Mapping[str, Any]) -> Path:
@@ -301,9 +299,6 @@ class BatchWriter(StagedWriter):
         lock = exclusive_lock(corpus / LOCK_FILE, what=f"corpus {self.ref.corpus!r}")
         stack.enter_context(lock)
         remove_partials(corpus / "refused")
-
-    def _published(self) -> list[Path]:
-        return published_folders(batches_folder(self._corpus))
 
     def _write(self, file_name: str, kind: str, manifest: Mapping[str, Any]) -> None:
         rejected = pa.concat_tables([tables.REJECTED_SCHEMA.empty_table(), *self._rejected])
@@ -330,12 +325,7 @@ def find_batch(ref: CorpusRef, batch_id: str) -> BatchRef | None:
 
 def _batch_folders(ref: CorpusRef) -> dict[str, Path]:
     """Return ``{batch_id: folder}`` in the order of commit."""
-    folders = sorted(published_folders(batches_folder(ref)), key=_sequence)
-    return {folder.name.partition("-")[2]: folder for folder in folders}
-
-
-def _sequence(folder: Path) -> int:
-    return int(folder.name.partition("-")[0])
+    return {batch_id: folder for _, batch_id, folder in batch_folders(batches_folder(ref))}
 
 
 def _to_rows(table: pa.Table) -> list[Row]:

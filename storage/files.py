@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from storage.errors import BusyError, CorruptionError, NotFoundError, StorageError
 
@@ -71,7 +71,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             partial.unlink()
-        raise explain_os_error(error, path) from error
+        raise_explained(error, path)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -119,11 +119,11 @@ def staging_folder(final: Path) -> Iterator[Path]:
             alive = os.open(staging, os.O_RDONLY)
             fcntl.flock(alive, fcntl.LOCK_SH)
     except OSError as error:
-        raise explain_os_error(error, final) from error
+        raise_explained(error, final)
     try:
         yield staging
     except OSError as error:
-        raise explain_os_error(error, final) from error
+        raise_explained(error, final)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         os.close(alive)
@@ -168,7 +168,7 @@ def point_to(link: Path, target_name: str) -> None:
             partial.replace(link)
         sync_folder(link.parent)
     except OSError as error:
-        raise explain_os_error(error, link) from error
+        raise_explained(error, link)
 
 
 def remove_durably(path: Path) -> None:
@@ -237,7 +237,7 @@ def exclusive_lock(path: Path, *, what: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+b")
     except OSError as error:
-        raise explain_os_error(error, path) from error
+        raise_explained(error, path)
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -249,10 +249,8 @@ def exclusive_lock(path: Path, *, what: str) -> Iterator[None]:
         yield
 
 
-def explain_os_error(error: OSError, path: Path) -> Exception:
-    """Return a `StorageError` for a full or unwritable disk, else the error itself."""
-    if isinstance(error, StorageError):
-        return error
+def raise_explained(error: OSError, path: Path) -> NoReturn:
+    """Raise a `StorageError` for a full or unwritable disk, else the error itself."""
     reasons = {
         errno.ENOSPC: "the disk is full. Free some space",
         errno.EFBIG: "the file is larger than this system permits (ulimit -f). Raise the limit",
@@ -260,14 +258,15 @@ def explain_os_error(error: OSError, path: Path) -> Exception:
         errno.EACCES: "permission is denied. Choose a folder that you may write to",
         errno.EPERM: "permission is denied. Choose a folder that you may write to",
         errno.EROFS: "the file system is read-only. Choose another folder",
+        errno.EEXIST: "a file is in the way. Move it, or choose another folder",
         errno.ENOTDIR: "a part of the path is a file, not a folder. Choose another folder",
     }
-    reason = reasons.get(error.errno or 0)
+    reason = None if isinstance(error, StorageError) else reasons.get(error.errno or 0)
     if reason is None:
-        return error
-    return StorageError(
+        raise error
+    raise StorageError(
         f"Cannot write {path}: {reason} and run again; finished work is kept and not repeated."
-    )
+    ) from error
 
 
 def sync_folder(folder: Path) -> None:

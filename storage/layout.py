@@ -17,6 +17,10 @@ RELEASE_FILE, RELEASE_FORMAT = "manifest.json", "rise-release"
 
 LATEST = "latest"
 LOCK_FILE = ".lock"
+MODEL_FILE, MODEL_FORMAT = "model.json", "rise-index-model"
+
+BATCH_FOLDER = re.compile(r"(?P<sequence>[0-9]{4,})-(?P<batch_id>.+)")
+"""``0001-<batch_id>``: the place of a batch in the order of commits, and its id."""
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 

@@ -5,6 +5,7 @@ A version is published whole and never changes; ``latest`` is a link to the one 
 
 from collections.abc import Mapping
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 from storage import rows as tables
 from storage.catalog import open_store
 from storage.errors import NotFoundError
-from storage.files import point_to, published_folder, remove_partials
+from storage.files import point_to, published_folder, remove_partials, write_bytes
 from storage.layout import (
     LATEST,
     QUERY_SET_FILE,
@@ -78,8 +79,8 @@ class QuerySet:
         # FileExistsError: the same version is there, and versions never change.
         with suppress(FileExistsError), published_folder(folder) as staging:
             tables.write_table(staging / QUERIES_FILE, table)
-            np.save(staging / SIGNATURES_FILE, signatures, allow_pickle=False)
-            np.save(staging / POSITIONS_FILE, n_positions, allow_pickle=False)
+            write_bytes(staging / SIGNATURES_FILE, _npy_bytes(signatures))
+            write_bytes(staging / POSITIONS_FILE, _npy_bytes(n_positions))
             names = (QUERIES_FILE, SIGNATURES_FILE, POSITIONS_FILE)
             body = {
                 **manifest,
@@ -168,6 +169,13 @@ def _check_arrays(n_queries: int, signatures: np.ndarray, n_positions: np.ndarra
         )
     if not np.isfinite(signatures).all():
         raise ValueError("query signatures are not finite. Check the model's number format.")
+
+
+def _npy_bytes(values: np.ndarray) -> bytes:
+    # Not np.save to the file: on a full disk that raises an error without a reason.
+    buffer = BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _link_target(link: Path) -> str | None:

@@ -3,6 +3,7 @@
 Parquet files carry page checksums and no times: equal tables give equal bytes.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
@@ -142,14 +143,15 @@ def find_equal(path: Path, wanted: Mapping[str, object]) -> list[int]:
 
 def read_positions(path: Path, positions: Sequence[int]) -> pa.Table:
     """Return the rows at ``positions`` (ascending), reading only the row groups they are in."""
+    parts, start = [], 0
     with opened(path) as file:
-        parts, start = [], 0
         for group in range(file.num_row_groups):
-            n_rows = file.metadata.row_group(group).num_rows
-            local = [place - start for place in positions if start <= place < start + n_rows]
+            stop = start + file.metadata.row_group(group).num_rows
+            local = positions[bisect_left(positions, start) : bisect_left(positions, stop)]
             if local:
-                parts.append(file.read_row_group(group).take(local))
-            start += n_rows
+                table = file.read_row_group(group)
+                parts.append(table.take([place - start for place in local]))
+            start = stop
         return pa.concat_tables(parts) if parts else file.schema_arrow.empty_table()
 
 

@@ -24,7 +24,16 @@ from storage.files import (
     short_id,
     staging_folder,
 )
-from storage.layout import INDEX_FILE, INDEX_FORMAT, LOCK_FILE, ROWS_FILE, ROWS_FORMAT, index_folder
+from storage.layout import (
+    INDEX_FILE,
+    INDEX_FORMAT,
+    LOCK_FILE,
+    MODEL_FILE,
+    MODEL_FORMAT,
+    ROWS_FILE,
+    ROWS_FORMAT,
+    index_folder,
+)
 from storage.manifests import read_manifest, write_manifest
 from storage.refs import IndexRef
 
@@ -119,7 +128,17 @@ class SignatureIndex:
 
     def lock(self) -> AbstractContextManager[None]:
         """Return a context manager that keeps other writers out; `BusyError` when one is in."""
-        return exclusive_lock(self.folder / LOCK_FILE, what=f"index {self.ref.index!r}")
+        return index_lock(self.ref)
+
+    def remember_model(self, model: Mapping[str, Any]) -> None:
+        """Note where the index's model was found last; a hint for readers, not identity."""
+        if self.remembered_model() != model:
+            write_manifest(self.folder / MODEL_FILE, MODEL_FORMAT, {"model": dict(model)})
+
+    def remembered_model(self) -> dict[str, Any] | None:
+        """Return what `remember_model` noted last, None when it never did."""
+        path = self.folder / MODEL_FILE
+        return dict(read_manifest(path, MODEL_FORMAT)["model"]) if path.exists() else None
 
     # ------------------------------------------------------------------------ committed state
 
@@ -302,6 +321,14 @@ class SignatureIndex:
                 [("batches", old, list(batches)), ("n_rows", old_rows, n_rows)],
                 "Batches are only ever appended; build another index for another corpus.",
             )
+
+
+def index_lock(ref: IndexRef) -> AbstractContextManager[None]:
+    """Return the lock of an index; it lies beside its folder, so it can be held before that is."""
+    folder = index_folder(ref)
+    return exclusive_lock(
+        folder.with_name(f".{folder.name}{LOCK_FILE}"), what=f"index {ref.index!r}"
+    )
 
 
 def flat_differences(

@@ -9,6 +9,7 @@ scales, caps or shifts its logits in a way unknown here is refused instead of be
 
 import functools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,13 @@ import numpy as np
 
 from storage.files import digest
 from tasks.config import ModelConfig
-from tasks.models import ResolvedModel, model_fingerprint, quiet_transformers, resolve_model
+from tasks.models import (
+    ResolvedModel,
+    model_fingerprint,
+    quiet_transformers,
+    resolve_model,
+    weight_files,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -186,16 +193,15 @@ class Backbone:
         dtype: Number format that the model runs in, resolved ("bfloat16", never "auto").
         device: Where it runs.
         head: The LM head, float32, on that device.
-        max_tokens: Longest window that the model reads; None when it knows no bound.
+        n_input_ids: Token ids that the input embedding has rows for.
     """
 
     def __init__(self, resolved: ResolvedModel, model: Any, *, dtype: str, device: str) -> None:
-        text_config = model.config.get_text_config()
         self.name = resolved.name
         self.fingerprint = model_fingerprint(resolved.path)
         self.dtype = dtype
         self.device = device
-        self.max_tokens: int | None = getattr(text_config, "max_position_embeddings", None)
+        self.n_input_ids: int = model.get_input_embeddings().weight.shape[0]
         from tasks.heads import tap_head, verified_head
 
         self._model = model
@@ -277,6 +283,44 @@ def _load_backbone(
     )
     model.eval().requires_grad_(requires_grad=False)
     return Backbone(resolved, model.to(device), dtype=dtype, device=device)
+
+
+def model_is_loaded() -> bool:
+    """Tell whether this process holds a model."""
+    return _load_backbone.cache_info().currsize > 0
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of a model; ``max_tokens`` is its longest window, None when it knows no bound."""
+
+    n_parameters: int
+    vocabulary: int
+    hidden: int
+    max_tokens: int | None
+
+
+def model_shape(config: ModelConfig) -> ModelShape:
+    """Return the sizes of a model, from its config and the headers of its weight files."""
+    from transformers import AutoConfig
+
+    path = resolve_model(config).path
+    settings = AutoConfig.from_pretrained(
+        path, trust_remote_code=config.trust_remote_code, local_files_only=True
+    ).get_text_config()
+    return ModelShape(
+        n_parameters=sum(_stored_numbers(file) for file in weight_files(path)),
+        vocabulary=settings.vocab_size,
+        hidden=settings.hidden_size,
+        max_tokens=getattr(settings, "max_position_embeddings", None),
+    )
+
+
+def _stored_numbers(file: Path) -> int:
+    with file.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    tensors = (entry for name, entry in header.items() if name != "__metadata__")
+    return sum(math.prod(tensor["shape"]) for tensor in tensors)
 
 
 def resolve_device(device: str) -> str:

@@ -72,6 +72,8 @@ def offline_page(html: str, *, to_root: str) -> str:
 
 
 def _local_tag(tag: str, to_root: str) -> str:
+    if "favicon.ico" in tag:  # on pages of runs it is linked one folder too low
+        return f'<link rel="shortcut icon" href="{to_root}static/images/favicon.ico"/>'
     found = _EXTERNAL.search(tag)
     if found is None:
         return tag

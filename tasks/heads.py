@@ -89,6 +89,11 @@ def verified_head(model: Any, *, name: str, dtype: str) -> ReadoutHead:
         )
     ids = _check_ids(model, module)
     hidden, logits = _run(model, module, ids, kind=kind)
+    if not logits.isfinite().any():
+        raise ValueError(
+            f"{name} ({kind}) gives no finite logits in {dtype}: the numbers overflow, or the "
+            "weights are damaged. Try dtype float32 or bfloat16, or another copy of the model."
+        )
     _check_causal(model, module, ids, hidden, dtype=dtype, kind=kind)
     readings = [
         (_largest_difference(head.logits(hidden), logits), head) for head in _readings(model)

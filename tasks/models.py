@@ -6,7 +6,9 @@ GGUF file is converted once, to float32: every dequantised value is kept exactly
 number format decides later what to round. Pickled weights are refused: loading one runs its code.
 """
 
+import contextlib
 import functools
+import io
 import os
 import subprocess
 import sys
@@ -51,7 +53,7 @@ class RegistryModel:
     n_parameters: int
     download_bytes: int
     license: str
-    description: str
+    about: str
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,17 @@ class ResolvedModel:
 class ModelListing:
     """One line of `rise models ls`; ``folder`` is None until the model has been fetched."""
 
-    model: RegistryModel
+    name: str
     folder: Path | None
+    license: str
+    about: str
+    n_parameters: int
+    download_bytes: int
+
+    @property
+    def fetched(self) -> bool:
+        """Whether the model is on this machine."""
+        return self.folder is not None
 
 
 REGISTRY: dict[str, RegistryModel] = {
@@ -82,7 +93,7 @@ REGISTRY: dict[str, RegistryModel] = {
             n_parameters=134_515_008,
             download_bytes=92_871_040,
             license="Apache-2.0",
-            description="SmolLM2-135M-Instruct by Hugging Face, 4-bit (Q4_1), 8,192 tokens.",
+            about="SmolLM2-135M-Instruct by Hugging Face, 4-bit (Q4_1), 8,192 tokens.",
         ),
     )
 }
@@ -96,7 +107,14 @@ def cache_folder() -> Path:
 def list_models() -> list[ModelListing]:
     """Return the registry's models and which of them are on this machine."""
     return [
-        ModelListing(model, folder if (folder := _registry_folder(model)).is_dir() else None)
+        ModelListing(
+            name=model.name,
+            folder=folder if (folder := _registry_folder(model)).is_dir() else None,
+            license=model.license,
+            about=model.about,
+            n_parameters=model.n_parameters,
+            download_bytes=model.download_bytes,
+        )
         for model in REGISTRY.values()
     ]
 
@@ -297,9 +315,11 @@ def _convert(gguf: Path, folder: Path, *, origin: dict[str, Any]) -> None:
 
     quiet_transformers()
     with published_folder(folder) as staging:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-        )
+        # the reader draws its progress bar on stderr whatever it is told
+        with contextlib.redirect_stderr(io.StringIO()):
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+            )
         # save_pretrained refuses a "quantized" model, although its weights are plain by now
         del model.config.quantization_config
         model.hf_quantizer = None

@@ -5,6 +5,7 @@ A `QualityRun` checks one or more frames against suites and then writes Data Doc
 that the caller can put the rows aside; what cannot be blamed on single rows is ``fatal``.
 """
 
+import html
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 SITE = "RISE"
 """Name of the one Data Docs site of a run; the pages show it."""
+
+FULL_LISTS = frozenset({"unexpected_list", "unexpected_index_list", "unexpected_index_query"})
+"""Parts of a result that grow with the failing rows; pages show the first 20 from other parts."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,18 @@ class QualityRun:
     def __init__(self) -> None:
         os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
         import great_expectations as gx
-        from great_expectations.data_context.types.base import ProgressBarsConfig
+        from great_expectations.data_context.types.base import (
+            DataContextConfig,
+            InMemoryStoreBackendDefaults,
+            ProgressBarsConfig,
+        )
 
-        self._context = gx.get_context(mode="ephemeral")
-        self._context.variables.progress_bars = ProgressBarsConfig(globally=False)
-        self._context.delete_data_docs_site("local_site")
+        # the default configuration would leave a folder in the system's temporary directory
+        config = DataContextConfig(
+            store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+            progress_bars=ProgressBarsConfig(globally=False),
+        )
+        self._context = gx.get_context(mode="ephemeral", project_config=config)
         self._results: list[SuiteResult] = []
 
     def check(
@@ -87,7 +98,8 @@ class QualityRun:
             expectations: What must hold.
             run_name: Name of this check in the pages; once a run.
         """
-        outcomes = self._validate(frame, suite, expectations, run_name)
+        stored, validation = self._validate(frame, suite, expectations, run_name)
+        outcomes = list(validation.results)
         wanted = {_key(item.configuration): order for order, item in enumerate(expectations)}
         outcomes.sort(key=lambda outcome: wanted[_key(outcome.expectation_config)])
         failing: dict[int, list[str]] = {}
@@ -104,6 +116,9 @@ class QualityRun:
             checks=[_check(outcome, len(frame)) for outcome in outcomes],
         )
         self._results.append(result)
+        for outcome in validation.results:
+            outcome.result = _for_pages(outcome.result)
+        self._context.validation_results_store.set(stored, validation)
         return result
 
     def write(self, docs: Path) -> Path:
@@ -143,7 +158,8 @@ class QualityRun:
         suite: str,
         expectations: Sequence["Expectation"],
         run_name: str,
-    ) -> list[Any]:
+    ) -> tuple[Any, Any]:
+        """Return the key under which the pages will find the validation, and the validation."""
         import great_expectations as gx
         from great_expectations.core.run_identifier import RunIdentifier
 
@@ -166,9 +182,8 @@ class QualityRun:
         outcome = checkpoint.run(
             batch_parameters={"dataframe": frame}, run_id=RunIdentifier(run_name=run_name)
         )
-        results = list(next(iter(outcome.run_results.values())).results)
         context.data_sources.delete(suite)  # its engine would keep the frame in memory
-        return results
+        return next(iter(outcome.run_results.items()))
 
 
 def run_suite(
@@ -203,6 +218,27 @@ def _collect(
     reason = (config.meta or {}).get("reason") or f"quality: {_describe(config)}"
     for label, row in zip(labels, frame.loc[labels].to_dict("records"), strict=True):
         failing.setdefault(int(label), []).append(reason.format(**row))
+
+
+def _for_pages(value: Any) -> Any:
+    """Return a result as pages may show it: without the full lists, and no value acts as HTML.
+
+    Great Expectations puts values into its pages as they are, so a field named ``<script>`` would
+    run; and the full lists would stay in memory for every part.
+    """
+    match value:
+        case str():
+            return html.escape(value)
+        case dict():
+            return {
+                _for_pages(key): _for_pages(item)
+                for key, item in value.items()
+                if key not in FULL_LISTS
+            }
+        case list() | tuple():
+            return [_for_pages(item) for item in value]
+        case _:
+            return value
 
 
 def _exception(info: Any) -> str | None:

@@ -109,6 +109,11 @@ def expand(source: FilesSource) -> list[tuple[Path, str]]:
         for path in _matches(given, source):
             found.setdefault(path.resolve(), str(path))
     for path, name in found.items():
+        if name != name.encode(errors="replace").decode():
+            raise ValueError(
+                f"{name!r}: expected a path in UTF-8, since it becomes part of every row's id. "
+                "Rename the file or folder."
+            )
         if path.stat().st_size == 0:
             raise ValueError(
                 f"{name}: expected rows, but the file is empty (0 bytes). Remove it from the "

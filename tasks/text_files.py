@@ -69,12 +69,12 @@ def read_lines(path: Path, *, max_line_bytes: int, advance: Advance) -> Iterator
     number = offset = 0
     with _open(path, advance) as file:
         while True:
-            data, n_bytes = _read_line(file, path, max_line_bytes)
+            data, n_bytes, ended = _read_line(file, path, max_line_bytes)
             if not n_bytes:
                 return
             number += 1
             body = data.rstrip(b"\r\n")
-            n_body = len(body) if len(data) == n_bytes else n_bytes
+            n_body = len(body) if len(data) == n_bytes else n_bytes - ended
             if number == 1 and body.startswith(BYTE_ORDER_MARK):
                 body = body[len(BYTE_ORDER_MARK) :]
             yield Line(number, offset, body, n_body)
@@ -140,16 +140,17 @@ def json_type(value: object) -> str:
     return names.get(type(value), f"a value of type {type(value).__name__}")
 
 
-def _read_line(file: io.BufferedReader, path: Path, limit: int) -> tuple[bytes, int]:
-    """Return the first ``limit`` bytes of the next line (and its ending) and its whole length."""
+def _read_line(file: io.BufferedReader, path: Path, limit: int) -> tuple[bytes, int, bool]:
+    """Return the beginning of the next line, its whole length, and whether it has an ending."""
     try:
         data = file.readline(limit + 2)
-        n_bytes = len(data)
-        if n_bytes > limit and not data.endswith(b"\n"):
+        n_bytes, ended = len(data), data.endswith(b"\n")
+        if n_bytes > limit and not ended:
             while rest := file.readline(SKIP_BYTES):
                 n_bytes += len(rest)
                 if rest.endswith(b"\n"):
                     break
+            ended = rest.endswith(b"\n")
     except OSError as error:
         if error.errno is not None:  # the disk failed, not the decompressor
             raise
@@ -157,7 +158,7 @@ def _read_line(file: io.BufferedReader, path: Path, limit: int) -> tuple[bytes, 
             f"{path}: expected a whole {path.suffix} stream, but it is damaged or cut off "
             f"({error}). Fetch or compress the file again."
         ) from error
-    return data, n_bytes
+    return data, n_bytes, ended
 
 
 def _open(path: Path, advance: Advance) -> io.BufferedReader:

@@ -4,8 +4,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+# tiny tensors gain nothing from threads, and on a busy machine they wait for each other
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
+import torch
 from tiny import tiny_model
+
+torch.set_num_threads(1)
 
 USER_CACHE = Path(os.environ.get("RISE_HOME") or Path.home() / ".cache" / "rise")
 

@@ -96,11 +96,11 @@ def build(ref: IndexRef, n_rows: int, batches: list[str], **sizes: int) -> Signa
     return index
 
 
-def add_query_set(root: str, version: str = "v1") -> QuerySetRef:
+def add_query_set(root: str, version: str = "v1", *, n_numbers: int = N_NUMBERS) -> QuerySetRef:
     return QuerySet.write(
         QuerySetRef(root, "facts", version),
         queries=make_rows(100, 103, source="data/queries.jsonl"),
-        signatures=signatures_of(0, 3).astype(np.float32),
+        signatures=signatures_of(0, 3, n_numbers).astype(np.float32),
         n_positions=positions_of(1, 4),
         manifest={"space": {"model": "m"}},
     )

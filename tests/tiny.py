@@ -1,5 +1,6 @@
 """Tiny models and tokenizers, made in a moment, of every family that the backbone must read."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,37 @@ def tiny_model(folder: Path, kind: str = "llama", *, seed: int = 0, bos: bool = 
     model.save_pretrained(folder)
     tiny_tokenizer(folder, bos=bos)
     return folder
+
+
+def tiny_gguf(file: Path, model_folder: Path) -> Path:
+    """Write a "qwen-2" `tiny_model` as a GGUF file with float32 tensors."""
+    from gguf import MODEL_ARCH, GGUFWriter, get_tensor_name_map
+
+    model = AutoModelForCausalLM.from_pretrained(model_folder)
+    config: Any = model.config
+    tokenizer = Tokenizer.from_file(str(model_folder / "tokenizer.json"))
+    names = get_tensor_name_map(MODEL_ARCH.QWEN2, config.num_hidden_layers)
+    writer = GGUFWriter(file, "qwen2")
+    writer.add_name("tiny")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list([tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())])
+    merges = json.loads(tokenizer.to_str())["model"]["merges"]
+    writer.add_token_merges([" ".join(pair) for pair in merges])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    for name, tensor in model.state_dict().items():
+        writer.add_tensor(names.get_name(name, (".weight", ".bias")), tensor.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file

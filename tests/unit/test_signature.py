@@ -84,6 +84,13 @@ def test_vanishing_residuals_fade_out():
     assert torch.isfinite(features.projected).all()
 
 
+def test_scale_of_the_embedding_does_not_matter_to_unit_features():
+    embedding = torch.randn(VOCAB, 4, generator=torch.Generator().manual_seed(2))
+    large, small = (_features(_sketcher(embedding=embedding * size)) for size in (1e3, 1e-6))
+    torch.testing.assert_close(large.projected, small.projected)
+    torch.testing.assert_close(large.projected.norm(dim=1), torch.ones(7))
+
+
 def test_features_carry_no_autograd_graph():
     weight = torch.nn.Parameter(torch.randn(VOCAB, HIDDEN))
     sketcher = _sketcher(head=ReadoutHead(weight), embedding=weight[:, :4])

@@ -1,0 +1,267 @@
+"""Ingestion: a source becomes a validated batch of a corpus, or is refused as a whole.
+
+Rows that fail are put aside with place and reason; when their share is above the limit, the
+corpus is left as it was. A batch is identified by the bytes of its source, its config and the
+tokenizer, so ingesting the same thing again does nothing.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from storage.corpus import BatchWriter, Corpus, find_batch
+from storage.files import short_id
+from storage.refs import BatchRef, CorpusRef
+from storage.rows import ROW_SCHEMA
+from tasks.backbone import load_tokenizer
+from tasks.candidates import CandidateReader
+from tasks.config import ModelConfig, RowsConfig
+from tasks.fields import Tokenizer
+from tasks.gate import Gate, Tally
+from tasks.progress import NO_PROGRESS, Progress
+from tasks.sources import read_records, source_identity
+
+INGEST_VERSION = 1
+"""Raised when the same source and config would give other rows; part of a batch's identity."""
+
+QUALITY_FOLDER = "quality"
+REJECTED_FILE = "rejected.parquet"
+SHOWN_PROBLEMS = 20
+"""Rejected query rows that the message lists."""
+SHOWN_KINDS = 5
+"""Kinds of reasons that the message of a refused batch lists."""
+
+
+class IngestRefused(ValueError):  # noqa: N818 - a verdict on the rows, not a fault of the program
+    """Too many records were rejected; the corpus is unchanged.
+
+    Args:
+        message: Counts, limit, most common reasons, and where to look.
+        rejected_path: Parquet file with every rejected record and its reason.
+        data_docs: Index page of the quality report.
+    """
+
+    def __init__(self, message: str, rejected_path: str = "", data_docs: str = "") -> None:
+        super().__init__(message)
+        self.rejected_path = rejected_path
+        self.data_docs = data_docs
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What an ingestion did.
+
+    Attributes:
+        batch: The committed batch; None when the source had nothing new.
+        n_rows: Rows of the batch.
+        n_rejected: Records that were put aside.
+        n_known: Records that the corpus had already, with equal content.
+        n_tokens: Tokens of the batch's rows.
+        data_docs: Index page of the quality report; empty when there is none.
+        rejected_path: Parquet file of the rejected records; empty when there is none.
+        already: This very batch was committed before; nothing was read.
+        seconds: Wall time.
+    """
+
+    batch: BatchRef | None
+    n_rows: int
+    n_rejected: int
+    n_known: int
+    n_tokens: int
+    data_docs: str
+    rejected_path: str
+    already: bool
+    seconds: float
+
+    @property
+    def summary(self) -> str:
+        """One sentence for people."""
+        if self.batch is None:
+            return (
+                f"Nothing new: the corpus has all {self.n_known:,} good rows already "
+                f"({self.n_rejected:,} records rejected); no batch was added."
+            )
+        before = "was ingested before" if self.already else "ingested"
+        return (
+            f"Batch {self.batch.batch_id} {before}: {self.n_rows:,} rows, {self.n_tokens:,} "
+            f"tokens; {self.n_rejected:,} records rejected, {self.n_known:,} known before."
+        )
+
+
+def ingest(
+    ref: CorpusRef, rows: RowsConfig, model: ModelConfig, *, progress: Progress = NO_PROGRESS
+) -> IngestReport:
+    """Read a source into a corpus as one batch.
+
+    Args:
+        ref: The corpus; made when it does not exist.
+        rows: Source, fields and limits.
+        model: Its tokenizer counts the tokens.
+        progress: Told the bytes that were read.
+
+    Raises:
+        IngestRefused: Too many records were rejected.
+        ValueError: The source is missing, empty or damaged.
+        BusyError: Another process is writing the corpus.
+    """
+    return ingest_rows(ref, rows, load_tokenizer(model), progress=progress)
+
+
+def ingest_rows(
+    ref: CorpusRef, rows: RowsConfig, tokenizer: Tokenizer, *, progress: Progress = NO_PROGRESS
+) -> IngestReport:
+    """Read a source into a corpus with a tokenizer that is already there; see `ingest`."""
+    started = time.perf_counter()
+    source = source_identity(rows.source)
+    identity = {
+        "source": source,
+        "rows": rows.model_dump(mode="json"),
+        "tokenizer": tokenizer.fingerprint,
+        "version": INGEST_VERSION,
+    }
+    batch_id = short_id(identity)
+    done = find_batch(ref, batch_id)
+    if done is not None:
+        return replace(_report_of(ref, done), seconds=time.perf_counter() - started)
+    n_bytes = sum(int(str(entry.get("bytes", 0))) for entry in source)
+    progress.start(total=n_bytes, unit="bytes")
+    with BatchWriter(ref, batch_id) as writer:
+        gate = Gate(CandidateReader(rows, tokenizer, CorpusRows(ref)), rows.limits)
+        for part in gate.judge(read_records(rows.source, rows.limits, advance=progress.advance)):
+            if part.kept.num_rows:
+                writer.add(part.kept)
+            writer.reject(part.rejected)
+        report = _conclude(ref, writer, gate, identity)
+    return replace(report, seconds=time.perf_counter() - started)
+
+
+def canonical_rows(rows: RowsConfig, tokenizer: Tokenizer, *, what: str = "query set") -> pa.Table:
+    """Read a source of which every record must be good, as query sets are.
+
+    Returns:
+        The rows (``ROW_SCHEMA``), in order.
+
+    Raises:
+        ValueError: A record is not usable (the first 20 are listed with their places), or the
+            source is missing, empty or damaged.
+    """
+    strict = rows.limits.model_copy(update={"max_rejected_share": 0.0})
+    gate = Gate(CandidateReader(rows, tokenizer), strict)
+    parts = list(gate.judge(read_records(rows.source, strict)))
+    problems = [problem for part in parts for problem in part.rejected.to_pylist()]
+    if problems:
+        lines = [f"  {item['location']}: {item['reason']}" for item in problems[:SHOWN_PROBLEMS]]
+        more = len(problems) - len(lines)
+        raise ValueError(
+            "\n".join(
+                [
+                    f"{len(problems)} of {gate.tally.n_records} records of the {what} are not "
+                    "usable, and none may be left out:",
+                    *lines,
+                    *([f"  and {more} more"] if more else []),
+                    "Mend or remove these records.",
+                ]
+            )
+        )
+    return pa.concat_tables([ROW_SCHEMA.empty_table(), *(part.kept for part in parts)])
+
+
+class CorpusRows:
+    """The rows of a corpus by id, for telling which records are new; none for a new corpus."""
+
+    def __init__(self, ref: CorpusRef) -> None:
+        import pandas as pd
+
+        self._corpus = Corpus(ref) if Corpus.batches(ref) else None
+        if self._corpus is not None:
+            table = self._corpus.row_ids()
+            self._ids = pd.Index(table.column("row_id").to_pandas())
+            self._hashes = table.column("content_hash")
+
+    def content_hashes(self, row_ids: Sequence[str]) -> list[str | None]:
+        """Return the content hash under each id; None where the id is new."""
+        if self._corpus is None or not row_ids:
+            return [None] * len(row_ids)
+        places = self._ids.get_indexer(list(row_ids))
+        known = [int(place) for place in places if place >= 0]
+        hashes = iter(self._hashes.take(pa.array(known, pa.int64())).to_pylist())
+        return [next(hashes) if place >= 0 else None for place in places]
+
+    def locations(self, row_ids: Sequence[str]) -> dict[str, str]:
+        """Return ``path:line`` of rows that are there."""
+        if self._corpus is None:
+            return {}
+        rows = self._corpus.rows_by_id(row_ids)
+        return {row_id: f"{row.source}:{row.source_line}" for row_id, row in rows.items()}
+
+
+def _conclude(
+    ref: CorpusRef, writer: BatchWriter, gate: Gate, identity: dict[str, Any]
+) -> IngestReport:
+    """Commit the batch, refuse it, or leave the corpus as it is when nothing is new."""
+    verdict, tally = gate.judge_batch(), gate.tally
+    if not tally.n_kept and not tally.n_rejected:
+        return _report(None, tally, None)
+    gate.quality.write(writer.staging / QUALITY_FOLDER)
+    manifest = {
+        "identity": identity,
+        "n_records": tally.n_records,
+        "n_known": tally.n_known,
+        "n_tokens": tally.n_tokens,
+        "reasons": dict(sorted(tally.reasons.items())),
+    }
+    if verdict.success and tally.n_kept:
+        batch = writer.commit(manifest)
+        return _report(batch, tally, Corpus(ref).folder(batch.batch_id))
+    folder = writer.refuse(manifest)
+    if verdict.success and tally.n_known:
+        return _report(None, tally, folder)
+    raise _refusal(ref, tally, gate.limits.max_rejected_share, folder)
+
+
+def _report(batch: BatchRef | None, tally: Tally, folder: Path | None) -> IngestReport:
+    return IngestReport(
+        batch=batch,
+        n_rows=tally.n_kept,
+        n_rejected=tally.n_rejected,
+        n_known=tally.n_known,
+        n_tokens=tally.n_tokens,
+        data_docs="" if folder is None else str(folder / QUALITY_FOLDER / "index.html"),
+        rejected_path="" if folder is None else str(folder / REJECTED_FILE),
+        already=False,
+        seconds=0.0,
+    )
+
+
+def _report_of(ref: CorpusRef, batch: BatchRef) -> IngestReport:
+    corpus = Corpus(ref)
+    manifest = corpus.manifest(batch.batch_id)
+    tally = Tally(
+        n_kept=manifest["n_rows"],
+        n_known=manifest["n_known"],
+        n_rejected=manifest["n_rejected"],
+        n_tokens=manifest["n_tokens"],
+    )
+    return replace(_report(batch, tally, corpus.folder(batch.batch_id)), already=True)
+
+
+def _refusal(ref: CorpusRef, tally: Tally, limit: float, folder: Path) -> IngestRefused:
+    docs, rejected = folder / QUALITY_FOLDER / "index.html", folder / REJECTED_FILE
+    kinds = ", ".join(f"{kind} ({n:,})" for kind, n in tally.reasons.most_common(SHOWN_KINDS))
+    allowed = f"at most {limit:.2%} are allowed (limits.max_rejected_share)"
+    if not tally.n_kept and not tally.n_known:
+        allowed = "so no row is left"
+    return IngestRefused(
+        f"The batch is refused and corpus {ref.corpus!r} is unchanged: {tally.n_rejected:,} of "
+        f"{tally.n_records:,} records were rejected ({tally.rejected_share:.2%}), {allowed}.\n"
+        f"Most common reasons: {kinds}.\n"
+        f"Every rejected record with its place and reason: {rejected}\n"
+        f"Quality report: {docs}\n"
+        "Mend the source or its field mapping (rows.fields), or raise the limit.",
+        rejected_path=str(rejected),
+        data_docs=str(docs),
+    )

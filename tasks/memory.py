@@ -1,0 +1,119 @@
+"""How much memory will this take, and is it there? Known before the work starts.
+
+The prediction is a sum of what is surely held at once; it is printed with its parts when it does
+not fit, so that the reader sees which setting to lower.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tasks.backbone import ModelShape, model_is_loaded, model_shape
+from tasks.batches import MAX_BATCH_WINDOWS
+from tasks.config import IndexConfig, RuntimeConfig
+from tasks.space import n_signature_numbers
+
+FLOAT32_BYTES = 4
+LOGIT_COPIES = 3
+"""Arrays of the logits' size that live at once: logits, their scaled copy, top-k's workspace."""
+LAYER_COPIES = 24
+"""Arrays of [tokens, hidden] that live at once within a layer: an MLP is about 8 wide on its own,
+attention and the float32 copies of normalisations are the rest."""
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """Predicted bytes on top of the running program, by what needs them."""
+
+    model: int
+    head: int
+    logits: int
+    activations: int
+    signatures: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(asdict(self).values())
+
+
+def predict_memory(
+    shape: ModelShape, config: IndexConfig, runtime: RuntimeConfig, *, dtype: str
+) -> MemoryNeed:
+    """Predict the memory of sketching blocks.
+
+    Args:
+        shape: Sizes of the model.
+        config: The index; ``block_rows`` signatures are collected in float32.
+        runtime: Batch size and bytes for logits.
+        dtype: Number format that the model runs in.
+    """
+    number_bytes = FLOAT32_BYTES if dtype == "float32" else 2
+    n_numbers = n_signature_numbers(config.signature.sketch)
+    # in float32 the head is the model's own weight
+    head_copy = 0 if dtype == "float32" else shape.vocabulary * shape.hidden
+    projected = shape.vocabulary * config.signature.sketch.projected_dim
+    logits = min(runtime.head_bytes, FLOAT32_BYTES * runtime.batch_tokens * shape.vocabulary)
+    # a block: float32 sums, their scaled copy, the same on the host, and the stored float16
+    block = config.block_rows * n_numbers * (3 * FLOAT32_BYTES + 2)
+    batch = min(MAX_BATCH_WINDOWS, runtime.batch_tokens) * n_numbers * 3 * FLOAT32_BYTES
+    return MemoryNeed(
+        model=shape.n_parameters * number_bytes,
+        head=(head_copy + projected) * FLOAT32_BYTES,
+        logits=LOGIT_COPIES * logits,
+        activations=LAYER_COPIES * runtime.batch_tokens * shape.hidden * FLOAT32_BYTES,
+        signatures=block + batch,
+    )
+
+
+def require_memory(config: IndexConfig, runtime: RuntimeConfig, *, device: str, dtype: str) -> int:
+    """Return the bytes that sketching will take, and refuse work that does not fit.
+
+    A model that this process has loaded is counted, but not asked for again.
+
+    Raises:
+        ValueError: The model does not read windows as long as the config's.
+        MemoryError: The device has less than predicted; the message has the numbers.
+    """
+    shape = model_shape(config.model)
+    window = config.signature.window.tokens
+    if shape.max_tokens is not None and window > shape.max_tokens:
+        raise ValueError(
+            f"signature.window.tokens is {window}, but {config.model.name} reads at most "
+            f"{shape.max_tokens} tokens (max_position_embeddings). Lower it."
+        )
+    need = predict_memory(shape, config, runtime, dtype=dtype)
+    free = available_bytes(device)
+    held = need.model + need.head if model_is_loaded() else 0
+    if free is None or need.total - held <= free:
+        return need.total
+    parts = ", ".join(f"{name} {_readable(size)}" for name, size in asdict(need).items())
+    raise MemoryError(
+        f"about {_readable(need.total)} are needed on {device} ({parts}), but {_readable(free)} "
+        "are available. Lower block_rows, runtime.batch_tokens or runtime.head_bytes, choose a "
+        "smaller sketch or model, or another device."
+    )
+
+
+def available_bytes(device: str) -> int | None:
+    """Return the bytes that a device has free; None where nobody says."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    listing = Path("/proc/meminfo")
+    if device != "cpu" or not listing.is_file():
+        return None
+    fields = dict(line.split(":", 1) for line in listing.read_text().splitlines())
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    limit = _container_limit()
+    return free if limit is None else min(free, limit)
+
+
+def _container_limit() -> int | None:
+    file = Path("/sys/fs/cgroup/memory.max")
+    value = file.read_text().strip() if file.is_file() else "max"
+    return int(value) if value.isdigit() else None
+
+
+def _readable(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.2f} GB"

@@ -1,0 +1,152 @@
+"""Token rows in, signatures out: the loop that keeps the device busy.
+
+Within the loop the host never waits for the device: index arrays are made on the host and sent
+ahead, and whether a number went wrong is noted on the device and asked once, at the end. A batch
+that does not fit into memory is halved instead of failing.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rise_ops.signature import RowMean
+from tasks.backbone import TokenRow
+from tasks.batches import TokenBatch, Window, check_token_ids, cut_windows, make_batch, plan_batches
+from tasks.config import RuntimeConfig
+from tasks.space import SignatureSpace
+
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "not enough memory")
+"""What torch's plain RuntimeErrors say when the CPU's, or Apple's, allocator fails."""
+
+
+def sketch_rows(
+    rows: Sequence[TokenRow],
+    space: SignatureSpace,
+    runtime: RuntimeConfig,
+    *,
+    row_ids: Sequence[str],
+    where: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the signatures of rows.
+
+    Args:
+        rows: Tokens, each with the index from which on tokens are predicted.
+        space: Model, sketch and windows.
+        runtime: Sizes of batches.
+        row_ids: Name of each row, for messages.
+        where: What the rows are ("block 3"), for messages.
+
+    Returns:
+        float32 [rows, numbers], of length 1 each, or 0 for a row that predicts nothing; and how
+        many tokens of each row are predicted, int32 [rows].
+
+    Raises:
+        ValueError: A token that the model does not know, or a signature that is not finite; the
+            message names the rows.
+        MemoryError: One window alone does not fit.
+    """
+    check_token_ids(rows, row_ids, vocabulary=space.vocabulary)
+    windows, n_positions = cut_windows(rows, space.window)
+    device = space.backbone.device
+    sums = _Sums(
+        rows=RowMean(len(rows), space.sketcher.n_numbers, device),
+        broken=torch.zeros(len(rows), device=device),
+    )
+    _run_batches(
+        windows,
+        lambda chosen: _add_batch(make_batch(rows, chosen), space, sums, runtime),
+        batch_tokens=runtime.batch_tokens,
+        device=device,
+    )
+    _refuse_broken(sums.broken, row_ids, dtype=space.backbone.dtype, where=where)
+    return sums.rows.finish().cpu().numpy(), n_positions
+
+
+class _Sums:
+    """What a block collects on the device: signatures, and marks of rows that went wrong."""
+
+    def __init__(self, *, rows: RowMean, broken: Tensor) -> None:
+        self.rows = rows
+        self.broken = broken
+
+
+def _run_batches(
+    windows: Sequence[Window],
+    run: Callable[[Sequence[Window]], None],
+    *,
+    batch_tokens: int,
+    device: str,
+) -> None:
+    """Run every window once, in batches that shrink when memory runs out."""
+    waiting = plan_batches(windows, batch_tokens=batch_tokens)
+    while waiting:
+        batch = waiting[0]
+        if _fits_in_memory(run, batch):
+            waiting.pop(0)
+            continue
+        n_tokens = len(batch) * batch[0].n_tokens
+        if len(batch) == 1:
+            raise MemoryError(
+                f"one window of {n_tokens} tokens does not fit into the memory of {device}. Lower "
+                "runtime.head_bytes, signature.window.tokens or block_rows, or use another device."
+            )
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        left = [window for part in waiting for window in part]
+        waiting = plan_batches(left, batch_tokens=n_tokens // 2)
+
+
+def _fits_in_memory(run: Callable[[Sequence[Window]], None], batch: Sequence[Window]) -> bool:
+    try:
+        run(batch)
+    except RuntimeError as error:
+        is_memory = isinstance(error, torch.OutOfMemoryError)
+        if not is_memory and not any(sign in str(error) for sign in OUT_OF_MEMORY):
+            raise
+        return False
+    return True
+
+
+@torch.no_grad()
+def _add_batch(
+    batch: TokenBatch, space: SignatureSpace, sums: _Sums, runtime: RuntimeConfig
+) -> None:
+    def sent(array: np.ndarray) -> Tensor:
+        return _send(array, space.backbone.device)
+
+    window_index, row_index = sent(batch.window_index), sent(batch.row_index)
+    n_windows = len(batch.row_index)
+    hidden = space.backbone.hidden_states(sent(batch.ids)).flatten(0, 1)[sent(batch.positions)]
+    features = space.sketcher.position_features(
+        hidden, sent(batch.targets), max_logit_bytes=runtime.head_bytes
+    )
+    signatures = space.sketcher.window_signatures(
+        features, window_index, n_windows, max_positions=batch.max_positions
+    )
+    # scaling to length 1 may hide a NaN, so the hidden states are looked at as well
+    broken = signatures.isfinite().all(dim=1).logical_not().float()
+    broken.index_add_(0, window_index, hidden.isfinite().all(dim=1).logical_not().float())
+    # last, and without new memory: a batch that runs out of it has added nothing
+    sums.rows.add(signatures, row_index)
+    sums.broken.index_add_(0, row_index, broken)
+
+
+def _send(array: np.ndarray, device: str) -> Tensor:
+    tensor = torch.from_numpy(array)
+    if device.startswith("cuda"):
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def _refuse_broken(broken: Tensor, row_ids: Sequence[str], *, dtype: str, where: str) -> None:
+    marked: list[Any] = broken.nonzero().flatten().tolist()
+    if marked:
+        names = ", ".join(repr(row_ids[number]) for number in marked[:5])
+        raise ValueError(
+            f"{where}: the model gives numbers that are not finite in {dtype} for "
+            f"{len(marked)} row(s): {names}. Nothing of it was stored. Try dtype float32 or "
+            "bfloat16, check the model's weights, or take these rows out of the corpus."
+        )

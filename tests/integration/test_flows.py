@@ -1,0 +1,131 @@
+"""The flows on a real Prefect engine: the whole path, again without news, appended, and refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+
+from flows.pipeline import PipelineReport, pipeline
+from tasks.catalog import trace, verify_store
+from tasks.config import PipelineConfig
+from tasks.config_file import merged, validated
+
+pytestmark = pytest.mark.usefixtures("prefect_harness")
+
+SUBJECTS = ["boats", "bread", "clouds", "drums", "engines", "ferns", "glass", "harbours"]
+
+
+def write_rows(path: Path, start: int, stop: int) -> None:
+    lines = [
+        json.dumps(
+            {
+                "id": f"row-{number:03d}",
+                "prompt": f"Say something about {SUBJECTS[number % 8]}. ",
+                "completion": f"Number {number} is about {SUBJECTS[number % 8]} and little else.",
+            }
+        )
+        for number in range(start, stop)
+    ]
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tiny_llama: Path) -> dict[str, Any]:
+    write_rows(tmp_path / "rows-0.jsonl", 0, 30)
+    write_rows(tmp_path / "queries.jsonl", 100, 103)
+    return {
+        "store": str(tmp_path / "store"),
+        "rows": {
+            "source": {"kind": "files", "paths": [str(tmp_path / "rows-*.jsonl")]},
+            "id_field": "id",
+        },
+        "queries": {
+            "source": {"kind": "files", "paths": [str(tmp_path / "queries.jsonl")]},
+            "id_field": "id",
+        },
+        "indexing": {
+            "model": {"name": str(tiny_llama), "dtype": "float32"},
+            "signature": {"sketch": {"residual_dim": 8, "hidden_dim": 8, "projected_dim": 4}},
+            "block_rows": 8,
+        },
+        "scoring": {"top_k": 5},
+        "releasing": {"select": {"kind": "top_k", "top_k": 7}},
+    }
+
+
+def run(settings: dict[str, Any]) -> PipelineReport:
+    return pipeline(validated(PipelineConfig, settings, origin="test"))
+
+
+def test_the_whole_path_and_again_without_news(settings: dict[str, Any]) -> None:
+    first = run(settings)
+    assert (first.ingest.n_rows, first.ingest.n_rejected) == (30, 0)
+    assert (first.index.n_rows, first.index.n_sketched) == (30, 30)
+    assert first.release.n_rows == 7
+    assert verify_store(settings["store"]) == []
+
+    import datasets
+
+    released = datasets.load_dataset(first.release.path, split="train")
+    assert len(released) == 7
+    assert released["rank"] == list(range(1, 8))
+
+    steps = trace(settings["store"], released["row_id"][0])
+    kinds = [step["kind"] for step in steps]
+    assert kinds == ["source", "row", "batch", "index", "scores", "release"]
+    number = int(released["row_id"][0].removeprefix("row-"))
+    assert steps[0]["id"].endswith(f"rows-0.jsonl:{number + 1}")
+    assert trace(settings["store"], steps[0]["id"]) == steps
+
+    again = run(settings)
+    assert again.ingest.already
+    assert again.index.n_sketched == 0
+    assert again.score.already
+    assert again.release.ref == first.release.ref
+
+
+def test_new_rows_are_appended_and_old_ones_not_sketched_again(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    run(settings)
+    write_rows(tmp_path / "rows-1.jsonl", 30, 50)
+    second = run(settings)
+    assert (second.ingest.n_rows, second.ingest.n_known) == (20, 30)
+    assert second.index.n_rows == 50
+    # blocks of 8: the 24 rows of full blocks are kept, the partial block is made again
+    assert second.index.n_sketched == 50 - 24
+
+
+def test_a_refused_batch_fails_the_run_and_leaves_the_corpus(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    with (tmp_path / "rows-0.jsonl").open("a") as file:
+        file.write("{not json\n" * 10)
+    with pytest.raises(ValueError, match=r"rejected") as caught:
+        run(settings)
+    assert "rejected.parquet" in str(caught.value)
+    accepting = merged(settings, {"rows.limits": {"max_rejected_share": 0.5}})
+    report = run(accepting)
+    assert (report.ingest.n_rows, report.ingest.n_rejected) == (30, 10)
+
+
+def test_another_model_for_the_same_index_is_refused(settings: dict[str, Any]) -> None:
+    run(settings)
+    other = merged(settings, {"indexing.signature": {"sketch": {"residual_dim": 16}}})
+    with pytest.raises(ValueError, match=r"residual_dim: expected 8, found 16"):
+        run(other)
+
+
+def test_each_stage_leaves_its_story_in_prefect(settings: dict[str, Any]) -> None:
+    run(settings)
+    with get_client(sync_client=True) as client:
+        keys = {item.key for item in client.read_artifacts()}
+        flows = FlowRunFilter(name=FlowRunFilterName(like_="index-main"))
+        runs = client.read_flow_runs(flow_run_filter=flows)
+    for stage in ("ingest", "index", "queries", "score", "release", "pipeline"):
+        assert {f"{stage}-report", f"{stage}-facts"} <= keys
+    assert runs
+    assert all(item.state.is_completed() for item in runs)

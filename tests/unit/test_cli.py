@@ -1,0 +1,83 @@
+"""The command is light, says what is wrong, and never shows a traceback for a user's mistake."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+
+HEAVY = {"torch", "transformers", "prefect", "pandas", "great_expectations", "datasets", "dask"}
+
+
+def rise(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, result.output
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys\nfrom flows.cli import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
+        f"sys.stderr.write(','.join(sorted({HEAVY!r} & set(sys.modules))))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "attribute" in done.stdout
+    assert done.stderr == ""
+
+
+def test_ls_imports_no_orchestrator_and_no_model_library(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom flows.cli import app\n"
+        f"try:\n    app(['ls', '--store', {str(tmp_path)!r}])\nexcept SystemExit:\n    pass\n"
+        f"sys.stdout.write(','.join(sorted({HEAVY!r} & set(sys.modules))))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "is not a RISE store" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_run_without_rows_says_which_options_are_missing() -> None:
+    code, output = rise("run", "--queries", "queries.jsonl")
+    assert code == 1
+    assert "no rows given. Add --rows FILE, or a settings file" in output
+    assert "Traceback" not in output
+
+
+def test_wrong_settings_are_named_with_their_file(tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(
+        "rows: {source: {kind: files, paths: [a]}}\n"
+        "queries: {source: {kind: files, paths: [b]}}\n"
+        "scoring: {top_k: true}\n"
+        "relesing: {}\n"
+    )
+    code, output = rise("run", str(path))
+    assert code == 1
+    assert f"{path}: settings are not valid." in output
+    assert "scoring.top_k: Input should be a valid integer, got True." in output
+    assert "relesing: there is no such field. Did you mean 'releasing'?" in output
+
+
+def test_a_missing_settings_file_is_named(tmp_path: Path) -> None:
+    code, output = rise("run", str(tmp_path / "none.yaml"))
+    assert code == 1
+    assert "none.yaml" in output
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["info", "x"], ["lineage", "x"], ["verify"], ["ls"], ["attribute", "some text"]],
+)
+def test_looking_into_a_store_that_is_not_there(tmp_path: Path, command: list[str]) -> None:
+    code, output = rise(*command, "--store", str(tmp_path / "none"))
+    assert code == 1
+    assert "is not a RISE store" in output
+
+
+def test_an_unknown_model_lists_the_known_ones() -> None:
+    code, output = rise("models", "fetch", "gpt-17")
+    assert code == 1
+    assert "smollm2-135m-instruct" in output

@@ -1,0 +1,454 @@
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import KINDS, tiny_model
+from tiny_rows import tiny_texts, write_texts
+
+from storage.errors import BusyError, IncompleteError, MismatchError, NotFoundError
+from storage.refs import CorpusRef, IndexRef
+from storage.signatures import SignatureIndex
+from tasks import memory, sketching
+from tasks.backbone import TokenRow
+from tasks.config import (
+    IndexConfig,
+    ModelConfig,
+    ResidualConfig,
+    RuntimeConfig,
+    SignatureConfig,
+    SketchConfig,
+    WindowConfig,
+)
+from tasks.signatures import (
+    build_index,
+    commit_index,
+    index_space,
+    plan_index,
+    sketch_block,
+    writing_index,
+)
+from tasks.sketching import sketch_rows
+
+SIGNATURE = SignatureConfig(
+    residual=ResidualConfig(temperature=1.0, top_k=64, mass=0.95),
+    sketch=SketchConfig(residual_dim=8, hidden_dim=8, projected_dim=4),
+    window=WindowConfig(tokens=24, overlap=6),
+)
+CPU = RuntimeConfig(device="cpu", batch_tokens=200)
+
+
+def _config(folder: Path, **changes: object) -> IndexConfig:
+    fields = {
+        "model": ModelConfig(name=str(folder), dtype="float32"),
+        "signature": SIGNATURE,
+        "block_rows": 16,
+    }
+    return IndexConfig(**(fields | changes))
+
+
+def _store(tmp_path: Path, n_rows: int = 40) -> tuple[CorpusRef, IndexRef]:
+    corpus = CorpusRef(str(tmp_path), "main")
+    write_texts(corpus, "b1", tiny_texts(n_rows))
+    return corpus, IndexRef(str(tmp_path), "main")
+
+
+def _read(ref: IndexRef) -> tuple[np.ndarray, np.ndarray]:
+    index = SignatureIndex.open(ref)
+    blocks = [index.read_block(block) for block in range(index.n_blocks)]
+    return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
+
+
+def _bytes(ref: IndexRef) -> dict[str, str]:
+    """Digest of every file that counts."""
+    folder = SignatureIndex.open(ref).folder
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+def _sketch(model: Path, rows: list[TokenRow], **runtime: int) -> np.ndarray:
+    """Signatures of rows in a space of their own."""
+    from tasks.backbone import load_backbone
+    from tasks.space import draw_space_tables, load_space
+
+    config = ModelConfig(name=str(model), dtype="float32")
+    tables = draw_space_tables(load_backbone(config, device="cpu"), SIGNATURE).to_arrays()
+    space = load_space(config, SIGNATURE, tables, device="cpu")
+    names = [str(number) for number in range(len(rows))]
+    settings = RuntimeConfig(device="cpu", **runtime)
+    return sketch_rows(rows, space, settings, row_ids=names, where="test")[0]
+
+
+@pytest.fixture(scope="module")
+def token_rows() -> list[TokenRow]:
+    generator = np.random.default_rng(0)
+    lengths = [1, 0, 60, 2, 24, 25, 7, 41, 100, 3]
+    return [TokenRow(generator.integers(2, 256, n).astype(np.int32), 0) for n in lengths]
+
+
+# ------------------------------------------------------------------------------- sketching rows
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batching_and_padding_do_not_change_a_signature(
+    tmp_path: Path, kind: str, token_rows: list[TokenRow]
+):
+    model = tiny_model(tmp_path / "m", kind)
+    alone = np.concatenate([_sketch(model, [row], batch_tokens=1) for row in token_rows])
+    for batch_tokens in (1, 50, 4096):
+        together = _sketch(model, token_rows, batch_tokens=batch_tokens)
+        np.testing.assert_allclose(together, alone, atol=1e-5)
+    lengths = np.linalg.norm(alone, axis=1)
+    assert lengths.round(5).tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 1, 1]
+
+
+def test_prompt_mask_equals_counting_only_the_completion(
+    tiny_llama: Path, token_rows: list[TokenRow]
+):
+    row = token_rows[4].ids
+    masked = _sketch(tiny_llama, [TokenRow(row, 10)])
+    other_prompt = row.copy()
+    other_prompt[:9] = 3
+    assert np.abs(masked - _sketch(tiny_llama, [TokenRow(row, 0)])).max() > 1e-3
+    assert np.abs(masked - _sketch(tiny_llama, [TokenRow(other_prompt, 10)])).max() > 1e-3
+    # only what is read counts: with the completion's own window the prompt outside is unseen
+    long = np.concatenate([np.full(48, 3, np.int32), row])
+    longer = np.concatenate([np.full(48, 9, np.int32), row])
+    a, b = (_sketch(tiny_llama, [TokenRow(ids, 70)]) for ids in (long, longer))
+    np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_row_is_the_mean_of_its_windows(tiny_llama: Path, token_rows: list[TokenRow]):
+    row = token_rows[7].ids  # 41 tokens: windows [0, 24) and [18, 41)
+    parts = _sketch(tiny_llama, [TokenRow(row[:24], 0), TokenRow(row[18:], 0)])
+    mean = parts.mean(axis=0)
+    whole = _sketch(tiny_llama, [TokenRow(row, 0)])[0]
+    np.testing.assert_allclose(whole, mean / np.linalg.norm(mean), atol=1e-5)
+
+
+class _SmallMemory:
+    """A real backbone on a device that holds at most ``most_tokens`` at a time."""
+
+    def __init__(self, backbone: object, most_tokens: int, error: Exception) -> None:
+        self._backbone, self._most, self._error = backbone, most_tokens, error
+        self.calls: list[int] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._backbone, name)
+
+    def hidden_states(self, ids: torch.Tensor) -> torch.Tensor:
+        self.calls.append(ids.numel())
+        if ids.numel() > self._most:
+            raise self._error
+        return self._backbone.hidden_states(ids)
+
+
+MEMORY_ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"),
+]
+
+
+@pytest.mark.parametrize("error", MEMORY_ERRORS)
+def test_batch_that_does_not_fit_is_halved(
+    tiny_llama: Path, token_rows: list[TokenRow], error: Exception
+):
+    from dataclasses import replace
+
+    from tasks.backbone import load_backbone
+    from tasks.space import draw_space_tables, load_space
+
+    config = ModelConfig(name=str(tiny_llama), dtype="float32")
+    tables = draw_space_tables(load_backbone(config, device="cpu"), SIGNATURE).to_arrays()
+    space = load_space(config, SIGNATURE, tables, device="cpu")
+    small = _SmallMemory(space.backbone, 60, error)
+    names = [str(number) for number in range(len(token_rows))]
+    arguments = {"row_ids": names, "where": "test"}
+    runtime = RuntimeConfig(device="cpu")
+    found, _ = sketch_rows(token_rows, replace(space, backbone=small), runtime, **arguments)
+    expected, _ = sketch_rows(token_rows, space, runtime, **arguments)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert max(small.calls) > 60
+    assert sum(calls > 60 for calls in small.calls) <= 3
+
+    tiny = _SmallMemory(space.backbone, 20, error)
+    with pytest.raises(MemoryError, match=r"one window of 24 tokens.*Lower"):
+        sketch_rows(token_rows, replace(space, backbone=tiny), runtime, **arguments)
+
+
+def test_other_runtime_errors_are_not_swallowed(tiny_llama: Path):
+    with pytest.raises(RuntimeError, match="odd"):
+        sketching._fits_in_memory(lambda _: (_ for _ in ()).throw(RuntimeError("odd")), [])
+
+
+# ------------------------------------------------------------------------------------ the stage
+
+
+def test_block_size_and_appending_do_not_change_signatures(tiny_llama: Path, tmp_path: Path):
+    corpus, ref = _store(tmp_path)
+    report = build_index(ref, corpus, _config(tiny_llama), CPU)
+    assert (report.n_rows, report.n_sketched) == (40, 40)
+    assert report.tokens_per_second > 0
+    assert report.n_bytes > 40 * 96 * 2
+    signatures, n_positions = _read(ref)
+    assert signatures.shape == (40, 96)
+    assert (n_positions > 0).all()
+
+    other = IndexRef(str(tmp_path), "other")
+    build_index(other, corpus, _config(tiny_llama, block_rows=7), CPU)
+    np.testing.assert_allclose(_read(other)[0], signatures, atol=1e-3)  # float16 of 1e-5
+    assert (_read(other)[1] == n_positions).all()
+
+
+def test_append_in_two_batches_gives_the_bytes_of_one_build(tiny_llama: Path, tmp_path: Path):
+    texts = tiny_texts(40)
+    corpus, ref = CorpusRef(str(tmp_path), "main"), IndexRef(str(tmp_path), "grown")
+    write_texts(corpus, "b1", texts[:21])
+    first = build_index(ref, corpus, _config(tiny_llama), CPU)
+    assert (first.n_rows, first.n_sketched) == (21, 21)
+    write_texts(corpus, "b2", texts[21:], first=21)
+    second = build_index(ref, corpus, _config(tiny_llama), CPU)
+    assert (second.n_rows, second.n_sketched) == (40, 24)  # blocks 1 (half full before) and 2
+    whole = IndexRef(str(tmp_path), "whole")
+    build_index(whole, corpus, _config(tiny_llama), CPU)
+    assert _bytes(ref) == _bytes(whole)
+
+
+def test_complete_index_is_left_alone_without_loading_the_model(tiny_llama: Path, tmp_path: Path):
+    corpus, ref = _store(tmp_path)
+    build_index(ref, corpus, _config(tiny_llama), CPU)
+    before = _bytes(ref)
+    code = f"""
+from storage.refs import CorpusRef, IndexRef
+from tasks.backbone import model_is_loaded
+from tasks.config import IndexConfig, RuntimeConfig
+from tasks.signatures import build_index
+config = IndexConfig.model_validate_json({_config(tiny_llama).model_dump_json()!r})
+report = build_index(IndexRef({str(tmp_path)!r}, "main"), CorpusRef({str(tmp_path)!r}, "main"),
+                     config, RuntimeConfig(device="cpu"))
+print(report.n_sketched, report.n_tokens, report.tokens_per_second, model_is_loaded())
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["0", "0", "0.0", "False"]
+    assert out.stderr == ""
+    assert _bytes(ref) == before
+
+
+def test_lost_shard_is_made_again(tiny_llama: Path, tmp_path: Path):
+    corpus, ref = _store(tmp_path)
+    build_index(ref, corpus, _config(tiny_llama), CPU)
+    before = _bytes(ref)
+    shard = next(f for f in before if "signatures.zarr/signatures/c/1" in f)
+    (SignatureIndex.open(ref).folder / shard).unlink()
+    assert build_index(ref, corpus, _config(tiny_llama), CPU).n_sketched == 16
+    assert _bytes(ref) == before
+
+
+def test_moved_model_is_the_same_model(tiny_llama: Path, tmp_path: Path):
+    corpus, ref = _store(tmp_path)
+    build_index(ref, corpus, _config(tiny_llama), CPU)
+    moved = tmp_path / "moved"
+    shutil.copytree(tiny_llama, moved)
+    assert build_index(ref, corpus, _config(moved), CPU).n_sketched == 0
+    remembered = SignatureIndex.open(ref).remembered_model()
+    assert remembered is not None
+    assert remembered["name"] == str(moved)
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("space.model", {"model": "other"}),
+        ("space.dtype", {"model": "bfloat16"}),
+        ("space.signature.sketch.seed", {"signature": SketchConfig(
+            residual_dim=8, hidden_dim=8, projected_dim=4, seed=1)}),
+        ("space.signature.residual.temperature", {"signature": ResidualConfig(top_k=64)}),
+        ("positions", {"positions": "completion"}),
+        ("block_rows", {"block_rows": 8}),
+    ],
+)  # fmt: skip
+def test_other_settings_are_refused_by_field(
+    tiny_llama: Path, tmp_path: Path, field: str, change: dict[str, object]
+):
+    corpus, ref = _store(tmp_path, 5)
+    build_index(ref, corpus, _config(tiny_llama), CPU)
+    if change.get("model") == "other":
+        change = {
+            "model": ModelConfig(name=str(tiny_model(tmp_path / "n", seed=1)), dtype="float32")
+        }
+    elif change.get("model") == "bfloat16":
+        change = {"model": ModelConfig(name=str(tiny_llama), dtype="bfloat16")}
+    elif isinstance(sketch := change.get("signature"), SketchConfig):
+        change = {"signature": SIGNATURE.model_copy(update={"sketch": sketch})}
+    elif isinstance(residual := change.get("signature"), ResidualConfig):
+        change = {"signature": SIGNATURE.model_copy(update={"residual": residual})}
+    with pytest.raises(MismatchError) as caught:
+        build_index(ref, corpus, _config(tiny_llama, **change), CPU)
+    assert field in [name for name, _, _ in caught.value.differences]
+
+
+def test_other_tokenizer_is_refused(tiny_llama: Path, tmp_path: Path):
+    corpus, ref = _store(tmp_path, 5)
+    build_index(ref, corpus, _config(tiny_llama), CPU)
+    other = tiny_model(tmp_path / "bos", bos=True)
+    with pytest.raises(MismatchError) as caught:
+        build_index(ref, corpus, _config(other), CPU)
+    assert [name for name, _, _ in caught.value.differences] == ["space.tokenizer"]
+
+
+def test_completion_only_masks_the_prompts(tiny_llama: Path, tmp_path: Path):
+    corpus, ref = _store(tmp_path)
+    build_index(ref, corpus, _config(tiny_llama), CPU)
+    completion = IndexRef(str(tmp_path), "completion")
+    report = build_index(completion, corpus, _config(tiny_llama, positions="completion"), CPU)
+    assert report.n_empty == 0
+    assert (_read(completion)[1] < _read(ref)[1]).all()
+    assert np.abs(_read(completion)[0].astype(np.float32) - _read(ref)[0]).max() > 0.01
+
+
+def test_rows_without_a_predicted_token_are_counted_and_zero(tiny_llama: Path, tmp_path: Path):
+    corpus, ref = CorpusRef(str(tmp_path), "main"), IndexRef(str(tmp_path), "main")
+    write_texts(corpus, "b1", ["The fox", "prompt and nothing else", "a"], prompt_chars=23)
+    report = build_index(ref, corpus, _config(tiny_llama, positions="completion"), CPU)
+    signatures, n_positions = _read(ref)
+    assert report.n_empty == 3
+    assert n_positions.tolist() == [0, 0, 0]
+    assert not signatures.any()
+
+
+def test_bad_row_is_named_and_its_block_not_stored(tmp_path: Path):
+    model = tiny_model(tmp_path / "m", "llama-untied")
+    weights = load_file(model / "model.safetensors")
+    weights["model.embed_tokens.weight"][ord("z") % 7 + 250] = float("nan")
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    from tasks.backbone import load_tokenizer
+
+    tokenizer = load_tokenizer(ModelConfig(name=str(model)))
+    broken = ord("z") % 7 + 250
+    text = next(
+        chr(code) * 3
+        for code in range(0x100, 0x3000)
+        if broken in tokenizer.encode([chr(code) * 3], [0])[0].ids
+    )
+    corpus, ref = CorpusRef(str(tmp_path), "main"), IndexRef(str(tmp_path), "main")
+    texts = tiny_texts(40)
+    texts[21] = f"fine until {text} and after"
+    write_texts(corpus, "b1", texts)
+    with pytest.raises(ValueError, match=r"block 1: .*not finite.*1 row\(s\): 'r21'"):
+        build_index(ref, corpus, _config(model), CPU)
+    index = SignatureIndex.open(ref)
+    assert index.block_record(0) is not None
+    assert index.block_record(1) is None
+    with pytest.raises(IncompleteError):
+        _ = index.n_rows
+
+
+def test_tokens_beyond_the_model_are_refused_by_row(tmp_path: Path):
+    model = tiny_model(tmp_path / "m")
+    file = model / "tokenizer.json"
+    settings = json.loads(file.read_text())
+    settings["added_tokens"].append(
+        {"id": 900, "content": "<|odd|>", "single_word": False, "lstrip": False, "rstrip": False,
+         "normalized": False, "special": True}
+    )  # fmt: skip
+    file.write_text(json.dumps(settings))
+    corpus, ref = CorpusRef(str(tmp_path), "main"), IndexRef(str(tmp_path), "main")
+    write_texts(corpus, "b1", ["good", "an <|odd|> one"])
+    with pytest.raises(
+        ValueError, match=r"row 'r1' has token id \d+, but the model knows ids 0 to"
+    ):
+        build_index(ref, corpus, _config(model), CPU)
+
+
+def test_window_longer_than_the_model_is_refused(tiny_llama: Path, tmp_path: Path):
+    corpus, ref = _store(tmp_path, 3)
+    long = SIGNATURE.model_copy(update={"window": WindowConfig(tokens=129, overlap=2)})
+    with pytest.raises(ValueError, match=r"129.*at most 128"):
+        build_index(ref, corpus, _config(tiny_llama, signature=long), CPU)
+    with pytest.raises(NotFoundError):
+        SignatureIndex.open(ref)
+
+
+def test_work_that_does_not_fit_is_refused_with_numbers(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    corpus, ref = _store(tmp_path, 3)
+    monkeypatch.setattr(memory, "available_bytes", lambda _: 100_000_000)
+    huge = _config(tiny_llama, block_rows=1_000_000)
+    with pytest.raises(MemoryError, match=r"signatures 1\.34 GB.*0\.10 GB.*Lower block_rows"):
+        build_index(ref, corpus, huge, CPU)
+    assert build_index(ref, corpus, _config(tiny_llama), CPU).predicted_bytes > 1_000_000
+
+
+def test_available_memory_is_known_on_linux():
+    available = memory.available_bytes("cpu")
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert available is not None
+    assert 0 < available <= total
+    assert memory.available_bytes("mps") is None
+
+
+def test_corpus_without_rows_is_not_found(tiny_llama: Path, tmp_path: Path):
+    with pytest.raises(NotFoundError):
+        build_index(
+            IndexRef(str(tmp_path), "main"),
+            CorpusRef(str(tmp_path), "no"),
+            _config(tiny_llama),
+            CPU,
+        )
+
+
+def test_second_builder_is_turned_away(tiny_llama: Path, tmp_path: Path):
+    corpus, ref = _store(tmp_path, 3)
+    with writing_index(ref), pytest.raises(BusyError):
+        build_index(ref, corpus, _config(tiny_llama), CPU)
+
+
+def test_parts_of_a_build_in_any_order(tiny_llama: Path, tmp_path: Path):
+    corpus, ref = _store(tmp_path)
+    whole = IndexRef(str(tmp_path), "whole")
+    build_index(whole, corpus, _config(tiny_llama), CPU)
+    with writing_index(ref):
+        plan = plan_index(ref, corpus, _config(tiny_llama), CPU)
+        assert (plan.blocks, plan.n_blocks, plan.n_rows) == ((0, 1, 2), 3, 40)
+        reports = [sketch_block(plan, block) for block in (2, 0)]
+        with pytest.raises(IncompleteError):
+            commit_index(plan, reports)
+        assert plan_index(ref, corpus, _config(tiny_llama), CPU).blocks == (1,)
+        reports.append(sketch_block(plan, 1))
+        commit_index(plan, reports)
+    assert _bytes(ref) == _bytes(whole)
+
+
+def test_progress_counts_blocks(tiny_llama: Path, tmp_path: Path):
+    class Counter:
+        total, done = 0, 0
+
+        def start(self, *, total: int, unit: str) -> None:
+            self.total, self.unit = total, unit
+
+        def advance(self, n_units: int) -> None:
+            self.done += n_units
+
+    corpus, ref = _store(tmp_path)
+    counter = Counter()
+    build_index(ref, corpus, _config(tiny_llama), CPU, progress=counter)
+    assert (counter.total, counter.done, counter.unit) == (3, 3, "blocks")
+
+
+def test_space_of_an_index_refuses_another_model(tiny_llama: Path, tmp_path: Path):
+    corpus, ref = _store(tmp_path, 3)
+    build_index(ref, corpus, _config(tiny_llama), CPU)
+    other = ModelConfig(name=str(tiny_model(tmp_path / "n", seed=1)), dtype="float32")
+    with pytest.raises(MismatchError, match=r"space\.model"):
+        index_space(SignatureIndex.open(ref), other, device="cpu")
