@@ -48,7 +48,10 @@ def settings(tmp_path: Path, tiny_llama: Path) -> dict[str, Any]:
         },
         "indexing": {
             "model": {"name": str(tiny_llama), "dtype": "float32"},
-            "signature": {"sketch": {"residual_dim": 8, "hidden_dim": 8, "projected_dim": 4}},
+            "signature": {
+                "sketch": {"residual_dim": 8, "hidden_dim": 8, "projected_dim": 4},
+                "window": {"tokens": 64, "overlap": 8},
+            },
             "block_rows": 8,
         },
         "scoring": {"top_k": 5},
@@ -114,18 +117,20 @@ def test_a_refused_batch_fails_the_run_and_leaves_the_corpus(
 
 def test_another_model_for_the_same_index_is_refused(settings: dict[str, Any]) -> None:
     run(settings)
-    other = merged(settings, {"indexing.signature": {"sketch": {"residual_dim": 16}}})
+    other = merged(settings, {"indexing.signature.sketch.residual_dim": 16})
     with pytest.raises(ValueError, match=r"residual_dim: expected 8, found 16"):
         run(other)
 
 
 def test_each_stage_leaves_its_story_in_prefect(settings: dict[str, Any]) -> None:
-    run(settings)
+    named = FlowRunFilter(name=FlowRunFilterName(like_="index-main"))
     with get_client(sync_client=True) as client:
+        before = {item.id for item in client.read_flow_runs(flow_run_filter=named)}
+        run(settings)
         keys = {item.key for item in client.read_artifacts()}
-        flows = FlowRunFilter(name=FlowRunFilterName(like_="index-main"))
-        runs = client.read_flow_runs(flow_run_filter=flows)
+        after = client.read_flow_runs(flow_run_filter=named)
+    runs = [item for item in after if item.id not in before]
     for stage in ("ingest", "index", "queries", "score", "release", "pipeline"):
         assert {f"{stage}-report", f"{stage}-facts"} <= keys
-    assert runs
+    assert len(runs) == 1
     assert all(item.state.is_completed() for item in runs)

@@ -372,8 +372,8 @@ def test_tokens_beyond_the_model_are_refused_by_row(tmp_path: Path):
 
 def test_window_longer_than_the_model_is_refused(tiny_llama: Path, tmp_path: Path):
     corpus, ref = _store(tmp_path, 3)
-    long = SIGNATURE.model_copy(update={"window": WindowConfig(tokens=129, overlap=2)})
-    with pytest.raises(ValueError, match=r"129.*at most 128"):
+    long = SIGNATURE.model_copy(update={"window": WindowConfig(tokens=513, overlap=2)})
+    with pytest.raises(ValueError, match=r"513.*at most 512"):
         build_index(ref, corpus, _config(tiny_llama, signature=long), CPU)
     with pytest.raises(NotFoundError):
         SignatureIndex.open(ref)
