@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scored_store import SPACE, ScoredStore, make_scored_store, write_index
+from threadpoolctl import threadpool_info
 
 from storage.corpus import Corpus
 from storage.errors import CorruptionError, IncompleteError, MismatchError, NotFoundError
@@ -30,11 +31,15 @@ def store(tmp_path_factory) -> ScoredStore:
 @pytest.fixture(scope="session")
 def dask_address():
     """A Dask cluster that exists before any scoring: one worker that runs two tasks at once."""
+    import dask
     from distributed import LocalCluster
 
-    with LocalCluster(
-        n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0"
-    ) as cluster:
+    # as a worker without a nanny has it: products take several threads unless told otherwise
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), 2)
+    with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ": threads}),
+        LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as cluster,
+    ):
         yield cluster.scheduler_address
 
 
@@ -77,6 +82,12 @@ def test_every_scheduler_stores_the_same_bytes(tmp_path, dask_address):
     assert found[0] == found[1] == found[2] == found[3]
     assert "values.parquet" in found[0]
     assert any(name.startswith("matrix.zarr/") for name in found[0])
+
+
+def test_a_search_on_threads_gives_the_blas_threads_back(store):
+    before = [pool["num_threads"] for pool in threadpool_info()]
+    attribute(store.index, store.query_signatures, top_k=3, runtime=THREADS)
+    assert [pool["num_threads"] for pool in threadpool_info()] == before
 
 
 def test_scores_equal_exact_arithmetic(store, tmp_path):
