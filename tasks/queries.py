@@ -129,7 +129,7 @@ def query_signatures(
     """
     opened = SignatureIndex.open(index)
     names = [f"text {number}" for number in range(1, len(texts) + 1)]
-    columns = [names, list(texts), list(prompt_chars)]
+    columns: list[list[Any]] = [names, list(texts), list(prompt_chars)]
     device = resolve_device(runtime.device)
     return _sketch_queries(opened, index_model(opened), columns, runtime, device=device)[0]
 
