@@ -78,7 +78,9 @@ class SearchResult:
 def search(
     plan: Search, ranks: NDArray[np.uint32], runtime: RuntimeConfig, progress: Progress
 ) -> SearchResult:
-    """Run ``plan`` over all committed blocks with the scheduler that ``runtime`` names.
+    """Run ``plan`` over the rows that have a rank, with the scheduler that ``runtime`` names.
+
+    Rows that another process commits meanwhile are left out: the caller does not know them.
 
     Args:
         plan: What to compute.
@@ -91,7 +93,7 @@ def search(
         ConnectionError: The Dask scheduler at the given address does not answer.
     """
     index = SignatureIndex.open(plan.index)
-    bounds = block_bounds(index.n_rows, index.block_rows)
+    bounds = block_bounds(len(ranks), index.block_rows)
     slices = [ranks[start:stop] for start, stop in bounds]
     progress.start(total=len(bounds), unit="blocks")
     if runtime.scheduler == "threads":
@@ -134,7 +136,8 @@ def score_block(
     plan: Search, vectors: NDArray[np.float32], block: int, ranks: NDArray[np.uint32]
 ) -> tuple[NDArray[np.uint64], BlockValues]:
     """Score one block: the task of the graph, run wherever the scheduler puts it."""
-    signatures, n_positions = SignatureIndex.open(plan.index).read_block(block)
+    stored = SignatureIndex.open(plan.index).read_block(block)
+    signatures, n_positions = (part[: len(ranks)] for part in stored)
     _limit_blas_for_good()
     scores = _finite_scores(plan.index, block, signatures, QueryPanel(vectors))
     if plan.matrix is not None:
