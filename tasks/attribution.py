@@ -2,6 +2,7 @@
 
 from storage.refs import IndexRef
 from tasks.config import RuntimeConfig
+from tasks.fields import check_text
 from tasks.queries import query_signatures
 from tasks.scoring import Hit, attribute
 
@@ -23,5 +24,6 @@ def attribute_text(
     """
     if not completion.strip():
         raise ValueError("the completion is empty: give the text that the model said.")
+    check_text(prompt + completion, "the text")
     signatures = query_signatures(index, [prompt + completion], [len(prompt)], runtime)
     return attribute(index, signatures, top_k=top_k, runtime=runtime)[0]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from storage.catalog import open_store
 from storage.corpus import Corpus
 from storage.errors import MismatchError, NotFoundError
 from storage.files import digest
@@ -23,6 +24,7 @@ from storage.signatures import SignatureIndex, flat_differences, index_lock
 from tasks.backbone import load_backbone, resolve_device
 from tasks.config import IndexConfig, ModelConfig, RuntimeConfig, SignatureConfig
 from tasks.memory import require_memory
+from tasks.models import from_anywhere
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.sketching import sketch_rows
 from tasks.space import (
@@ -117,8 +119,10 @@ def writing_index(ref: IndexRef) -> AbstractContextManager[None]:
     """Return the lock that a build holds from plan to commit.
 
     Raises:
+        NotFoundError: There is no store at that place.
         BusyError: Another process is building the index (on entering).
     """
+    open_store(ref.root)  # before the lock, whose file would make a folder at a misspelt place
     return index_lock(ref)
 
 
@@ -153,7 +157,7 @@ def plan_index(
         predicted_bytes = require_memory(config, runtime, device=device, dtype=dtype)
     if index is None:
         index = _create_index(ref, identity, config, device=device)
-    index.remember_model(config.model.model_dump(mode="json"))
+    index.remember_model(from_anywhere(config.model).model_dump(mode="json"))
     index.reserve(n_rows)
     return IndexPlan(
         ref=ref,
