@@ -43,7 +43,9 @@ def pipeline(config: PipelineConfig) -> PipelineReport:
     ingested = ingest(config.rows, store, config.corpus, config.indexing.model)
     indexed = index(store, config.corpus, config.index, config.indexing, runtime)
     queried = queries(config.queries, store, config.query_set, config.index, runtime)
-    scored = score(store, config.index, config.query_set, config.scoring, runtime)
+    # its own version: another run may have made a later one of that name meanwhile
+    version = queried.ref.version
+    scored = score(store, config.index, config.query_set, config.scoring, runtime, version)
     released = release(scored.ref.scores_id, store, config.release, config.releasing)
     leave_report(
         "pipeline",
