@@ -400,6 +400,16 @@ def test_verify_goes_on_after_what_cannot_be_opened(root: str) -> None:
         assert text in found
 
 
+def test_a_folder_without_its_manifest_is_damaged_and_says_what_to_do(root: str) -> None:
+    index, release = opened(root).folder, open_release(latest(root, "picked")).folder
+    (index / "index.json").unlink()
+    with pytest.raises(CorruptionError, match=rf"index.json is missing.*delete {index} and make"):
+        opened(root)
+    (release / "manifest.json").unlink()
+    with pytest.raises(CorruptionError, match=rf"delete {release} and make it again"):
+        open_release(latest(root, "picked"))
+
+
 def test_verify_misses_a_batch_that_an_index_covers(root: str) -> None:
     shutil.rmtree(Corpus(CorpusRef(root, "main")).folder("b1"))
     assert [text for text in verify_store(root) if "batch b1" in text and "missing" in text]
