@@ -33,11 +33,10 @@ from storage.errors import (
     StorageError,
 )
 from storage.queries import QuerySet
-from storage.refs import CorpusRef, IndexRef, ScoresRef
+from storage.refs import CorpusRef, IndexRef
 from storage.releases import latest, open_release
 from storage.scores import Scores
 from storage.signatures import SignatureIndex
-from tasks.catalog import verify_store
 
 TESTS = Path(__file__).parents[1]
 
@@ -387,19 +386,6 @@ def test_an_interrupted_append_is_shown_and_commit_refuses_it(root: str) -> None
     assert len(index.read_block(2)[0]) == 2
 
 
-def test_verify_goes_on_after_what_cannot_be_opened(root: str) -> None:
-    assert verify_store(root) == []
-    make_index(IndexRef(root, "half"))
-    corpus = CorpusRef(root, "main")
-    add_batch(corpus, "b2", 10, 12)
-    empty(Corpus(corpus).folder("b2") / "batch.json")
-    flip_bit(shard(root, 1))
-    flip_bit(Scores.open(ScoresRef(root, "s1")).folder / "values.parquet")
-    found = "\n".join(verify_store(root))
-    for text in ("b2/batch.json", "'half' was never finished", "block 1:", "s1/values.parquet"):
-        assert text in found
-
-
 def test_a_folder_without_its_manifest_is_damaged_and_says_what_to_do(root: str) -> None:
     index, release = opened(root).folder, open_release(latest(root, "picked")).folder
     (index / "index.json").unlink()
@@ -408,11 +394,6 @@ def test_a_folder_without_its_manifest_is_damaged_and_says_what_to_do(root: str)
     (release / "manifest.json").unlink()
     with pytest.raises(CorruptionError, match=rf"delete {release} and make it again"):
         open_release(latest(root, "picked"))
-
-
-def test_verify_misses_a_batch_that_an_index_covers(root: str) -> None:
-    shutil.rmtree(Corpus(CorpusRef(root, "main")).folder("b1"))
-    assert [text for text in verify_store(root) if "batch b1" in text and "missing" in text]
 
 
 def test_a_copied_store_is_the_same_store(root: str, tmp_path: Path) -> None:
