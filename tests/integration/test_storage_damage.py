@@ -386,16 +386,6 @@ def test_an_interrupted_append_is_shown_and_commit_refuses_it(root: str) -> None
     assert len(index.read_block(2)[0]) == 2
 
 
-def test_a_folder_without_its_manifest_is_damaged_and_says_what_to_do(root: str) -> None:
-    index, release = opened(root).folder, open_release(latest(root, "picked")).folder
-    (index / "index.json").unlink()
-    with pytest.raises(CorruptionError, match=rf"index.json is missing.*delete {index} and make"):
-        opened(root)
-    (release / "manifest.json").unlink()
-    with pytest.raises(CorruptionError, match=rf"delete {release} and make it again"):
-        open_release(latest(root, "picked"))
-
-
 def test_a_copied_store_is_the_same_store(root: str, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere"
     shutil.copytree(root, moved, symlinks=True)

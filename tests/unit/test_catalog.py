@@ -1,4 +1,4 @@
-"""`verify_store` names everything that is wrong, whatever else is wrong."""
+"""Damage is named with what to do; `verify_store` names all of it, whatever else is wrong."""
 
 import shutil
 from pathlib import Path
@@ -7,8 +7,11 @@ import pytest
 from store_samples import add_batch, add_query_set, add_release, add_scores, build, make_index
 
 from storage.corpus import Corpus
+from storage.errors import CorruptionError
 from storage.refs import CorpusRef, IndexRef, ScoresRef
+from storage.releases import latest, open_release
 from storage.scores import Scores
+from storage.signatures import SignatureIndex
 from tasks.catalog import verify_store
 
 
@@ -45,3 +48,14 @@ def test_what_cannot_be_opened_hides_nothing_else(root: str) -> None:
 def test_a_lost_batch_is_missed_by_the_index_that_covers_it(root: str) -> None:
     shutil.rmtree(Corpus(CorpusRef(root, "main")).folder("b1"))
     assert [text for text in verify_store(root) if "batch b1" in text and "missing" in text]
+
+
+def test_a_folder_without_its_manifest_is_damaged_and_says_what_to_do(root: str) -> None:
+    index = SignatureIndex.open(IndexRef(root, "main")).folder
+    release = open_release(latest(root, "picked")).folder
+    (index / "index.json").unlink()
+    with pytest.raises(CorruptionError, match=rf"index.json is missing.*delete {index} and make"):
+        SignatureIndex.open(IndexRef(root, "main"))
+    (release / "manifest.json").unlink()
+    with pytest.raises(CorruptionError, match=rf"delete {release} and make it again"):
+        open_release(latest(root, "picked"))
