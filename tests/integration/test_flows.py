@@ -98,6 +98,15 @@ def test_a_run_scores_its_own_queries_although_a_later_version_appears(
     assert again.score.ref == first.score.ref
 
 
+def test_asking_for_more_rows_than_there_are_fails_before_the_index(
+    settings: dict[str, Any],
+) -> None:
+    greedy = merged(settings, {"releasing.select.top_k": 31, "scoring.top_k": 40})
+    with pytest.raises(ValueError, match=r"scoring.top_k is 40 and .*top_k is 31, but .* 30 rows"):
+        run(greedy)
+    assert not (Path(settings["store"]) / "indexes").exists()
+
+
 def test_another_model_for_the_same_index_is_refused(settings: dict[str, Any]) -> None:
     run(settings)
     other = merged(settings, {"indexing.signature.sketch.residual_dim": 16})
