@@ -243,10 +243,11 @@ def _run_sums(
     buckets: Int[Tensor, "positions support"], values: Float[Tensor, "positions support"]
 ) -> Float[Tensor, "positions support"]:
     """Return sums from the start of each run of equal buckets, by doubling steps."""
+    sums = values.clone()
     step = 1
     while step < values.shape[1]:
-        same = buckets[:, step:] == buckets[:, :-step]
-        before = torch.where(same, values[:, :-step], 0.0)
-        values = torch.cat([values[:, :step], values[:, step:] + before], dim=1)
+        is_same = buckets[:, step:] == buckets[:, :-step]
+        before = torch.where(is_same, sums[:, :-step], 0.0)
+        sums[:, step:] += before
         step *= 2
-    return values
+    return sums

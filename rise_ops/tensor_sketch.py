@@ -255,12 +255,14 @@ class TensorProjection:
     ) -> Float[Tensor, "windows dim"]:
         left, right = self._sketches[channel]
         dim = left.sketch.dim
+        if layout.n_windows * layout.n_places == 0:  # there are no transforms of nothing
+            return left.signs.new_zeros(layout.n_windows, dim)
         n_frequencies = dim // 2 + 1
         # complex64 takes 8 bytes
-        window_bytes = 8 * n_frequencies * max(layout.n_places, 1)
+        window_bytes = 8 * n_frequencies * layout.n_places
         size = max(1, SPECTRUM_BYTES // window_bytes)
         sums = []
-        for start in range(0, max(layout.n_windows, 1), size):
+        for start in range(0, layout.n_windows, size):
             pair = [[x[start : start + size] for x in padded[name]] for name in CHANNELS[channel]]
             spectra = left.spectra(*pair[0]) * right.spectra(*pair[1])
             shape = (pair[0][0].shape[0], layout.n_places, n_frequencies)
@@ -298,13 +300,15 @@ class _Bags:
 
     def apply(self, vectors: Float[Tensor, "positions n"]) -> Float[Tensor, "positions dim"]:
         """Sketch dense vectors."""
-        return embedding_bag(
+        sketched = embedding_bag(
             self.coordinates,
             vectors.mT.contiguous(),
             self.starts,
             mode="sum",
             per_sample_weights=self.signs,
-        ).mT
+        )
+        # transforms of rows that lie apart in memory take twice as long
+        return sketched.mT.contiguous()
 
     def spectra(self, *factor: Tensor) -> Complex[Tensor, "positions frequencies"]:
         """Return the transforms of sketched positions.
