@@ -51,14 +51,16 @@ def predict_memory(
     n_numbers = n_signature_numbers(config.signature.sketch)
     # in float32 the head is the model's own weight
     head_copy = 0 if dtype == "float32" else shape.vocabulary * shape.hidden
-    projected = shape.vocabulary * config.signature.sketch.projected_dim
+    # what each token gives to a sketched residual, and to a sketched projected error
+    sketch = config.signature.sketch
+    images = shape.vocabulary * (sketch.residual_dim + sketch.projected_dim)
     logits = min(runtime.head_bytes, FLOAT32_BYTES * runtime.batch_tokens * shape.vocabulary)
     # a block: float32 sums, their scaled copy, the same on the host, and the stored float16
     block = config.block_rows * n_numbers * (3 * FLOAT32_BYTES + 2)
     batch = min(MAX_BATCH_WINDOWS, runtime.batch_tokens) * n_numbers * 3 * FLOAT32_BYTES
     return MemoryNeed(
         model=shape.n_parameters * number_bytes,
-        head=(head_copy + projected) * FLOAT32_BYTES,
+        head=(head_copy + images) * FLOAT32_BYTES,
         logits=LOGIT_COPIES * logits,
         activations=LAYER_COPIES * runtime.batch_tokens * shape.hidden * FLOAT32_BYTES,
         signatures=block + batch,
