@@ -4,7 +4,7 @@ A forward pass over a few tens of thousands of tokens gives the second moments `
 ``B = E[g g^T]``, the two Kronecker factors of the read-out's Gauss-Newton matrix as K-FAC has them
 (Martens and Grosse 2015). Their leading eigenvectors are the directions to keep; scaled by
 ``(eigenvalue + damping)^(-1/2)`` they whiten. How much energy a basis captures on new text says
-when it is out of date. All in float64 on the CPU, but for the sums. METHOD.md, steps 9-11.
+when it is out of date. All in float64. METHOD.md, steps 9-11.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class Moments:
         self.n_positions = n_positions
 
     def add(self, features: PositionFeatures) -> None:
-        """Add positions; the host does not wait for their device.
+        """Add positions; the host does not wait for their device, but for Apple's, without float64.
 
         Args:
             features: Dense factors; the same ones, of the same sizes, each time.
@@ -58,7 +58,8 @@ class Moments:
             if not isinstance(vectors, Tensor):
                 raise ValueError(f"moments need a dense {name}, got {type(vectors).__name__}.")
             # float64 before the product: float32 sums would lose the small eigenvalues
-            sums[name] = vectors.double().mT @ vectors.double()
+            exact = (vectors.cpu() if vectors.device.type == "mps" else vectors).double()
+            sums[name] = exact.mT @ exact
             n_positions = vectors.shape[0]
         self._add(sums, n_positions)
 
@@ -92,7 +93,8 @@ class Moments:
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return ``n_positions`` int64 [1] and ``<factor>_sum`` float64 [n, n]."""
-        arrays = {f"{name}_sum": total.cpu().numpy() for name, total in self._sums.items()}
+        # copies: adding goes on in place
+        arrays = {f"{name}_sum": total.cpu().numpy().copy() for name, total in self._sums.items()}
         return arrays | {"n_positions": np.array([self.n_positions], dtype=np.int64)}
 
     @classmethod
@@ -115,7 +117,9 @@ class Moments:
         return cls(sums, int(arrays["n_positions"][0]))
 
     def _add(self, sums: Mapping[str, Tensor], n_positions: int) -> None:
-        if self.n_positions == 0 and not self._sums:
+        if not sums:
+            return
+        if not self._sums:
             self._sums = {name: torch.zeros_like(total) for name, total in sums.items()}
         expected = {name: total.shape[0] for name, total in self._sums.items()}
         found = {name: total.shape[0] for name, total in sums.items()}

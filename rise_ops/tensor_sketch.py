@@ -37,8 +37,9 @@ from rise_ops.windows import WindowLayout
 FIRST_STREAM = 3
 """First of the six streams that `draw_tensor_tables` takes; `draw_tables` has those below."""
 
-SPECTRUM_BYTES = 2**26
-"""Windows are taken in slices whose spectra fit in this, one window at least; speed only."""
+SPECTRUM_BYTES = 2**25
+"""Windows are taken in slices whose spectra fit in this, one window at least; about six arrays of
+this size live at once. Changes speed and memory, and numbers by rounding only."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,7 +40,12 @@ def test_batches_and_merging_give_the_moments_of_the_whole():
     ]
     together = _moments(whole)
     merged = _moments(*parts[:2]).merge(_moments(*parts[2:]))
-    empty = Moments().merge(_moments(*parts)).merge(Moments.from_arrays(together.to_arrays()))
+    empty = (
+        Moments()
+        .merge(_moments(*parts))
+        .merge(Moments())
+        .merge(Moments.from_arrays(together.to_arrays()))
+    )
     for name in ("residual", "hidden", "projected"):
         x = getattr(whole, name).double()
         expected = x.T @ x / 90
@@ -52,8 +57,12 @@ def test_batches_and_merging_give_the_moments_of_the_whole():
 def test_merging_leaves_its_parts_alone():
     first, second = _moments(_features(10, 1)), _moments(_features(10, 2))
     before = first.second_moment("hidden").clone()
+    arrays = first.to_arrays()
+    kept = arrays["hidden_sum"].copy()
     first.merge(second)
     assert torch.equal(first.second_moment("hidden"), before)
+    first.add(_features(10, 3))
+    assert (arrays["hidden_sum"] == kept).all()
 
 
 def test_moments_keep_directions_that_float32_sums_would_lose():
