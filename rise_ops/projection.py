@@ -141,11 +141,30 @@ class ProjectionTables(Protocol):
         ...
 
 
+@runtime_checkable
+class SparseMap(Protocol):
+    """A linear map of sparse vectors that needs no table; `sketch.CountSketch` is one."""
+
+    @property
+    def dim(self) -> int:
+        """Numbers that it gives."""
+        ...
+
+    def apply_sparse(
+        self,
+        tokens: Int[Tensor, "positions support"],
+        values: Float[Tensor, "positions support"],
+    ) -> Float[Tensor, "positions _"]:
+        """Map vectors that are given by their non-zero coordinates."""
+        ...
+
+
 class OuterProjection:
     """Linear maps of the factors, and outer products of what they give.
 
     Args:
-        residual: Image of each token, so that a residual's is ``sum_v r(v) residual[v]``.
+        residual: Image of each token, so that a residual's is ``sum_v r(v) residual[v]``; or a map,
+            where that table would be too large.
         hidden: The map of a hidden state.
         projected: Image of each token's embedding; the projected error's is ``sum_v r(v) table[v]``
             because the map is linear.
@@ -161,7 +180,7 @@ class OuterProjection:
     def __init__(
         self,
         *,
-        residual: Float[Tensor, "vocab residual_dim"] | None,
+        residual: Float[Tensor, "vocab residual_dim"] | SparseMap | None,
         hidden: Float[Tensor, "hidden hidden_dim"] | None,
         projected: Float[Tensor, "vocab projected_dim"] | None,
         channels: Sequence[str],
@@ -169,24 +188,28 @@ class OuterProjection:
     ) -> None:
         maps = {"residual": residual, "hidden": hidden, "projected": projected}
         used = factors_of(channels)
-        self._maps = {name: map_ for name, map_ in maps.items() if map_ is not None}
-        self._maps = {name: map_ for name, map_ in self._maps.items() if name in used}
-        if missing := sorted(used - self._maps.keys()):
+        if missing := sorted(name for name in used if maps[name] is None):
             raise ValueError(
                 f"channels {list(channels)} need maps of {missing}; give those maps, or set the "
                 "weights of these channels to 0."
             )
-        if weighting == "unit" and "projected" in self._maps:
+        if weighting == "unit" and projected is not None:
             # rows of length about 1, so that MIN_SHARE means the same whatever the scale of E
-            table = self._maps["projected"]
-            self._maps["projected"] = table / typical_row_length(table)
+            projected = projected / typical_row_length(projected)
+        self._residual = residual if "residual" in used else None
+        self._hidden = hidden if "hidden" in used else None
+        self._projected = projected if "projected" in used else None
         self._channels = tuple(channels)
         self._weighting = weighting
 
     @property
     def channel_sizes(self) -> Mapping[str, int]:
         """Numbers of each channel in use, in the order of `CHANNELS`."""
-        dims = {name: map_.shape[1] for name, map_ in self._maps.items()}
+        dims = {
+            "residual": _dim(self._residual),
+            "hidden": _dim(self._hidden),
+            "projected": _dim(self._projected),
+        }
         pairs = {channel: CHANNELS[channel] for channel in self._channels}
         return {channel: dims[left] * dims[right] for channel, (left, right) in pairs.items()}
 
@@ -194,14 +217,15 @@ class OuterProjection:
         self, hidden: Float[Tensor, "positions hidden"], residual: SparseResidual
     ) -> PositionFeatures:
         """Return the mapped factors of positions; see `Projection.position_features`."""
-        found: dict[str, Tensor] = {}
-        for name in ("residual", "projected"):
-            if name in self._maps:
-                mapped = weighted_rows(self._maps[name], residual)
-                found[name] = self._scaled(mapped, MIN_SHARE)
-        if "hidden" in self._maps:
-            found["hidden"] = self._scaled(hidden @ self._maps["hidden"], MIN_NORM)
-        return PositionFeatures(*(found.get(name) for name in ("residual", "hidden", "projected")))
+        return PositionFeatures(
+            residual=None
+            if self._residual is None
+            else self._scaled(_image(self._residual, residual), MIN_SHARE),
+            hidden=None if self._hidden is None else self._scaled(hidden @ self._hidden, MIN_NORM),
+            projected=None
+            if self._projected is None
+            else self._scaled(weighted_rows(self._projected, residual), MIN_SHARE),
+        )
 
     def channel_sums(
         self,
@@ -213,7 +237,8 @@ class OuterProjection:
     ) -> dict[str, Float[Tensor, "windows _"]]:
         """Return the flattened sums of outer products; see `Projection.channel_sums`."""
         layout = WindowLayout.of(window_index, n_windows, max_positions=max_positions)
-        padded = {name: layout.padded(getattr(features, name)) for name in self._maps}
+        used = factors_of(self._channels)
+        padded = {name: layout.padded(getattr(features, name)) for name in used}
         pairs = {channel: CHANNELS[channel] for channel in self._channels}
         # one matrix product a window, never an outer product a position
         return {
@@ -252,6 +277,18 @@ def weighted_rows(
     return torch.nn.functional.embedding_bag(
         residual.tokens, table, per_sample_weights=residual.values, mode="sum"
     )
+
+
+def _dim(map_: Tensor | SparseMap | None) -> int:
+    if map_ is None:
+        return 0
+    return map_.shape[1] if isinstance(map_, Tensor) else map_.dim
+
+
+def _image(map_: Tensor | SparseMap, residual: SparseResidual) -> Tensor:
+    if isinstance(map_, Tensor):
+        return weighted_rows(map_, residual)
+    return map_.apply_sparse(residual.tokens, residual.values)
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:

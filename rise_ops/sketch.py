@@ -16,6 +16,10 @@ from torch import Tensor
 
 from rise_ops.projection import OuterProjection, Weighting, factors_of
 
+MAX_TABLE_NUMBERS = 2**26
+"""Residuals are sketched through a table of [vocabulary, dim] up to this many numbers (256 MiB),
+and by sorting above; the two differ by rounding only."""
+
 _TABLES = ("residual", "hidden", "projected")
 
 
@@ -177,7 +181,7 @@ class SketchTables:
         device = embedding.device
         residual, hidden = self.residual.to(device), self.hidden.to(device)
         return OuterProjection(
-            residual=residual.matrix() if "residual" in used else None,
+            residual=_table_or_map(residual) if "residual" in used else None,
             hidden=hidden.matrix() if "hidden" in used else None,
             # a count sketch is linear: sketching E once replaces sketching E^T r at every position
             projected=self.projected.to(device).apply(embedding) if "projected" in used else None,
@@ -237,6 +241,10 @@ def draw_tables(inputs: TableSizes, dims: TableSizes, *, seed: int) -> SketchTab
         draw_count_sketch(inputs.hidden, dim=dims.hidden, seed=seed, stream=1),
         draw_count_sketch(inputs.projected, dim=dims.projected, seed=seed, stream=2),
     )
+
+
+def _table_or_map(sketch: CountSketch) -> Tensor | CountSketch:
+    return sketch.matrix() if sketch.n * sketch.dim <= MAX_TABLE_NUMBERS else sketch
 
 
 def _run_sums(

@@ -13,8 +13,9 @@ from rise_ops.principal import (
     plain_tables,
     principal_tables,
 )
-from rise_ops.projection import CHANNELS, Projection, ProjectionTables
+from rise_ops.projection import CHANNELS, Projection, ProjectionTables, weighted_rows
 from rise_ops.readout import ReadoutHead
+from rise_ops.residual import SparseResidual
 from rise_ops.signature import RowMean, SignatureSettings, Sketcher
 from rise_ops.sketch import SketchTables, TableSizes, draw_tables
 from rise_ops.tensor_sketch import TensorTables, draw_tensor_tables
@@ -172,6 +173,20 @@ def test_same_input_same_bytes(tables, weighting):
         found.append(mean.finish())
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
+
+
+def test_large_vocabularies_need_no_table(monkeypatch):
+    tables = draw_tables(SIZES, TableSizes(9, 6, 5), seed=0)
+    by_table = _signatures(Sketcher(HEAD, EMBED, tables, _settings()))
+    monkeypatch.setattr("rise_ops.sketch.MAX_TABLE_NUMBERS", VOCAB * 9 - 1)
+    sketcher = Sketcher(HEAD, EMBED, tables, _settings())
+    monkeypatch.setattr("rise_ops.projection.weighted_rows", _only_projected)
+    torch.testing.assert_close(_signatures(sketcher), by_table, rtol=0, atol=1e-6)
+
+
+def _only_projected(table: torch.Tensor, residual: SparseResidual) -> torch.Tensor:
+    assert table.shape == (VOCAB, 5)
+    return weighted_rows(table, residual)
 
 
 def test_tables_of_another_model_are_refused(tables):
