@@ -18,8 +18,10 @@ from storage.signatures import SignatureIndex
 from tasks.backbone import TokenRow, load_tokenizer, resolve_device
 from tasks.config import ModelConfig, RowsConfig, RuntimeConfig
 from tasks.corpus import canonical_rows
-from tasks.signatures import index_space
+from tasks.signatures import index_space, require_index_model
 from tasks.sketching import sketch_rows
+
+SKETCHED_FIELDS = ("row_id", "text", "prompt_chars")
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def make_query_set(
     """
     opened = SignatureIndex.open(index)
     model = model or index_model(opened)
-    device = resolve_device(runtime.device)
+    require_index_model(opened, model, device=resolve_device(runtime.device))
     queries = canonical_rows(rows, load_tokenizer(model))
     content = queries.select(["row_id", "content_hash", "label"]).to_pylist()
     space = opened.identity["space"]
@@ -76,20 +78,11 @@ def make_query_set(
     if already:
         QuerySet.mark_latest(ref)
     else:
-        signatures, n_positions = _sketch_queries(
-            opened,
-            model,
-            [queries.column(field).to_pylist() for field in ("row_id", "text", "prompt_chars")],
-            runtime,
-            device=device,
-        )
-        manifest = {"space": space, "index": index.index, "rows": rows.model_dump(mode="json")}
+        columns = [queries.column(field).to_pylist() for field in SKETCHED_FIELDS]
+        signatures, n_positions = _sketch_queries(opened, model, columns, runtime)
+        about = {"space": space, "index": index.index, "rows": rows.model_dump(mode="json")}
         QuerySet.write(
-            ref,
-            queries=queries,
-            signatures=signatures,
-            n_positions=n_positions,
-            manifest=manifest,
+            ref, queries=queries, signatures=signatures, n_positions=n_positions, manifest=about
         )
     published = QuerySet.open(ref)
     return QuerySetReport(
@@ -130,8 +123,7 @@ def query_signatures(
     opened = SignatureIndex.open(index)
     names = [f"text {number}" for number in range(1, len(texts) + 1)]
     columns: list[list[Any]] = [names, list(texts), list(prompt_chars)]
-    device = resolve_device(runtime.device)
-    return _sketch_queries(opened, index_model(opened), columns, runtime, device=device)[0]
+    return _sketch_queries(opened, index_model(opened), columns, runtime)[0]
 
 
 def index_model(index: SignatureIndex) -> ModelConfig:
@@ -156,11 +148,9 @@ def _sketch_queries(
     model: ModelConfig,
     columns: list[list[Any]],
     runtime: RuntimeConfig,
-    *,
-    device: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     row_ids, texts, prompt_chars = columns
-    space = index_space(index, model, device=device)
+    space = index_space(index, model, device=resolve_device(runtime.device))
     rows = space.tokenizer.encode(texts, prompt_chars)
     _require_targets(rows, row_ids)
     return sketch_rows(rows, space, runtime, row_ids=row_ids, where="queries")

@@ -280,11 +280,22 @@ def index_space(index: SignatureIndex, model: ModelConfig, *, device: str) -> Si
     Raises:
         MismatchError: Model, tokenizer or number format are others than the index's.
     """
-    stored = {key: value for key, value in index.identity["space"].items() if key != TABLES_KEY}
+    require_index_model(index, model, device=device)
+    return _load_index_space(index.ref, index.index_id, model, device)
+
+
+def require_index_model(index: SignatureIndex, model: ModelConfig, *, device: str) -> None:
+    """Refuse a model, tokenizer or number format that the index was not built with.
+
+    Only fingerprints are compared; no weight is loaded.
+
+    Raises:
+        MismatchError: They differ; the fields are named.
+    """
+    stored = _without_tables(index.identity["space"])
     signature = SignatureConfig.model_validate(stored["signature"])
     found = space_identity(model, signature, device=device)
     _require_equal(index.ref, {"space": stored}, {"space": found})
-    return _load_index_space(index.ref, index.index_id, model, device)
 
 
 @functools.lru_cache(maxsize=1)
@@ -305,9 +316,13 @@ def _existing_index(ref: IndexRef, identity: Mapping[str, Any]) -> SignatureInde
         index = SignatureIndex.open(ref)
     except NotFoundError:
         return None
-    space = {key: value for key, value in index.identity["space"].items() if key != TABLES_KEY}
+    space = _without_tables(index.identity["space"])
     _require_equal(ref, {**index.identity, "space": space}, identity)
     return index
+
+
+def _without_tables(space: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in space.items() if key != TABLES_KEY}
 
 
 def _create_index(

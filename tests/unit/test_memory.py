@@ -23,7 +23,7 @@ def test_prediction_follows_what_is_held():
     config, runtime = IndexConfig(), RuntimeConfig()
     need = predict_memory(SHAPE, config, runtime, dtype="bfloat16")
     assert need.model == 270_000_000
-    assert need.head == 4 * 49_152 * (576 + 64)
+    assert need.head == 4 * 49_152 * (576 + 128 + 64)
     assert need.logits == 2 * runtime.head_bytes
     assert need.signatures > 1024 * 24_576 * 14
     assert need.total == sum(vars(need).values())

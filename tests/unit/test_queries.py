@@ -126,7 +126,7 @@ def test_moved_model_is_accepted_and_another_refused(built: tuple[Path, Path], t
          "space.tokenizer"),
     ]:  # fmt: skip
         with pytest.raises(MismatchError) as caught:
-            make_query_set(root, "other", index, rows, CPU, model=other)
+            make_query_set(root, "moved", index, rows, CPU, model=other)
         assert [name for name, _, _ in caught.value.differences] == [field]
 
 
