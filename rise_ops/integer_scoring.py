@@ -33,6 +33,9 @@ _LARGEST_BYTE = 128
 MOST_NUMBERS = (2**31 - 1) // (_LARGEST_BYTE * INT8_STEPS)
 """Longest rows whose sums fit into 32 bits whatever the numbers: 132,104."""
 
+_LEAST_NUMBERS = 2
+"""torch 2.13 gives wrong int8 products of vectors of one number, right ones of all others tried."""
+
 _SLICE_BYTES = 1 << 20
 """Rows unpacked and multiplied at once, as int8: they stay in cache."""
 
@@ -99,8 +102,7 @@ def code_scores(codes: RowCodes, panel: IntegerPanel) -> Float32[np.ndarray, "ve
     scores = np.empty((len(panel.steps), n_rows), np.float32)
     factors = codes.scales.astype(np.float64)
     size = max(16, _SLICE_BYTES // panel.n_numbers)
-    fast = panel.n_numbers <= MOST_NUMBERS and integer_products_are_exact()
-    products = integer_products if fast else plain_products
+    products = integer_products if _fast_is_right(panel.n_numbers) else plain_products
     for start in range(0, n_rows, size):
         part = slice(start, start + size)
         exact = products(panel, unpacked(codes.values[part]))
@@ -149,6 +151,10 @@ def integer_products_are_exact() -> bool:
     rows[1::2] = -INT8_STEPS
     rows[2::3, ::2] = -INT8_STEPS
     return np.array_equal(integer_products(panel, rows), plain_products(panel, rows))
+
+
+def _fast_is_right(n_numbers: int) -> bool:
+    return _LEAST_NUMBERS <= n_numbers <= MOST_NUMBERS and integer_products_are_exact()
 
 
 def _tensor(array: Int8[np.ndarray, "rows numbers"]) -> Int8[Tensor, "rows numbers"]:

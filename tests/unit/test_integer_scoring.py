@@ -73,7 +73,7 @@ def test_a_score_has_the_same_bits_wherever_its_row_lies(code, monkeypatch):
 
 
 @needs_fast_product
-@pytest.mark.parametrize("n_numbers", [1, 8, 100, 1000])
+@pytest.mark.parametrize("n_numbers", [2, 3, 8, 100, 1000])
 def test_fast_and_plain_products_are_equal(n_numbers):
     rng = np.random.default_rng(n_numbers)
     panel = integer_panel(query_panel(gaussian(4, 33, n_numbers)))
@@ -133,6 +133,12 @@ def test_rows_of_zeros_score_zero(code):
     scores = code_scores(encode(rows, code), integer_panel(query_panel(gaussian(1, 3, 16))))
     assert not scores[:, 2].any()
     assert scores[:, [0, 1, 3]].all()
+
+
+def test_rows_of_one_number():
+    rows, queries = gaussian(0, 30, 1), gaussian(1, 3, 1)
+    scores = code_scores(encode(rows, "int8"), integer_panel(query_panel(queries)))
+    np.testing.assert_allclose(scores[:-1], queries @ rows.T, rtol=1e-6)
 
 
 def test_arrays_that_cannot_be_written_to_are_scored():
