@@ -241,6 +241,11 @@ class SignatureConfig(StageConfig):
     residual: ResidualConfig = Field(ResidualConfig(), title="Residual")
     sketch: SketchConfig = Field(SketchConfig(), title="Sketch")
     window: WindowConfig = Field(WindowConfig(), title="Windows")
+    code: Literal["float16", "int8", "sign"] = Field(
+        "float16",
+        title="Code",
+        description="How rows are stored; int8 takes a half, sign a sixteenth. Queries stay float.",
+    )
 
 
 PRESETS: dict[str, SignatureConfig] = {

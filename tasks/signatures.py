@@ -15,12 +15,20 @@ from typing import Any
 
 import numpy as np
 
+from rise_ops.codes import encode
 from storage.corpus import Corpus
 from storage.errors import MismatchError, NotFoundError
 from storage.files import digest
 from storage.refs import CorpusRef, IndexRef
 from storage.signatures import SignatureIndex, flat_differences, index_lock
 from tasks.backbone import load_backbone, resolve_device
+from tasks.codes import (
+    code_identity,
+    code_rotation,
+    coded_numbers,
+    stored_rotation,
+    without_rotation,
+)
 from tasks.config import IndexConfig, ModelConfig, RuntimeConfig, SignatureConfig
 from tasks.memory import require_memory
 from tasks.progress import NO_PROGRESS, Progress
@@ -196,10 +204,15 @@ def sketch_block(plan: IndexPlan, block: int) -> BlockReport:
         where=f"index {plan.ref.index!r}, block {block}",
     )
     n_tokens = sum(len(row.ids) for row in token_rows)
+    rotation = stored_rotation(index)
+    codes = encode(
+        signatures if rotation is None else rotation.apply(signatures), plan.config.signature.code
+    )
     index.write_block(
         block,
-        signatures.astype(np.float16),
+        codes.values,
         n_positions,
+        scales=codes.scales,
         rows_digest=digest([[row.row_id, row.content_hash] for row in rows]),
         n_tokens=n_tokens,
     )
@@ -232,7 +245,9 @@ def commit_index(plan: IndexPlan, reports: Sequence[BlockReport]) -> IndexReport
         n_empty=sum(record["n_empty"] for record in records),
         n_tokens=n_tokens,
         tokens_per_second=n_tokens / seconds if seconds else 0.0,
-        n_bytes=sum(record["shard_bytes"] + record["positions_bytes"] for record in records),
+        n_bytes=sum(
+            size for record in records for key, size in record.items() if key.endswith("_bytes")
+        ),
         predicted_bytes=plan.predicted_bytes,
         device=resolve_device(plan.runtime.device),
         dtype=index.identity["space"]["dtype"],
@@ -271,6 +286,7 @@ def index_identity(corpus: CorpusRef, config: IndexConfig, *, device: str) -> di
         "space": space_identity(config.model, config.signature, device=device),
         "positions": config.positions,
         "block_rows": config.block_rows,
+        **code_identity(config.signature, n_signature_numbers(config.signature.sketch)),
     }
 
 
@@ -305,7 +321,7 @@ def _load_index_space(
     del index_id  # part of the cache's key: an index that was deleted and made anew is read again
     index = SignatureIndex.open(ref)
     space = index.identity["space"]
-    tables = index.tables()
+    tables = without_rotation(index.tables())
     _require_equal(ref, {TABLES_KEY: space[TABLES_KEY]}, {TABLES_KEY: tables_digest(tables)})
     signature = SignatureConfig.model_validate(space["signature"])
     return load_space(model, signature, tables, device=device)
@@ -331,12 +347,15 @@ def _create_index(
     backbone = load_backbone(config.model, device=device)
     tables = draw_space_tables(backbone, config.signature).to_arrays()
     space = {**identity["space"], TABLES_KEY: tables_digest(tables)}
+    n_numbers = n_signature_numbers(config.signature.sketch)
+    rotation = code_rotation(config.signature, n_numbers)
     return SignatureIndex.create(
         ref,
         identity={**identity, "space": space},
-        tables=tables,
-        n_numbers=n_signature_numbers(config.signature.sketch),
+        tables=tables if rotation is None else {**tables, **rotation.to_arrays()},
+        n_numbers=coded_numbers(config.signature, n_numbers),
         block_rows=config.block_rows,
+        code=config.signature.code,
     )
 
 
