@@ -15,44 +15,42 @@ from rise_ops.scoring import QueryPanel, query_panel
 from storage.blocks import PLAIN_CODE
 from storage.errors import CorruptionError
 from storage.signatures import SignatureIndex
-from tasks.config import SignatureConfig
+from tasks.signature_config import SignatureConfig
 from tasks.space import tables_digest
 
 ROTATION_PREFIX = "rotation_"
 """Tables of the rotation, beside the sketch tables of an index."""
 
 
-def code_rotation(signature: SignatureConfig, n_numbers: int) -> Rotation | None:
+def code_rotation(signature: SignatureConfig) -> Rotation | None:
     """Draw the rotation that rows get before they are coded; None where they need none.
 
-    Numbers of a separable random sketch need it; float16 rows never do.
+    Numbers of a separable random sketch need it, those of other sketches do not; float16 rows
+    never do.
 
     Args:
         signature: Sketch, its seed, and code.
-        n_numbers: Length of a signature before.
     """
-    if signature.code == PLAIN_CODE:
+    sketch = signature.sketch
+    if signature.code == PLAIN_CODE or sketch.kind != "separable":
         return None
-    return draw_rotation(n_numbers, seed=signature.sketch.seed)
+    return draw_rotation(sketch.n_numbers, seed=sketch.seed)
 
 
-def code_identity(signature: SignatureConfig, n_numbers: int) -> dict[str, Any]:
-    """Return what the code adds to the identity of an index: nothing for float16.
-
-    Args:
-        signature: Sketch, its seed, and code.
-        n_numbers: Length of a signature before.
-    """
+def code_identity(signature: SignatureConfig) -> dict[str, Any]:
+    """Return what the code adds to the identity of an index: nothing for float16."""
     if signature.code == PLAIN_CODE:
         return {}
-    rotation = code_rotation(signature, n_numbers)
+    rotation = code_rotation(signature)
     digest = None if rotation is None else tables_digest(rotation.to_arrays())
     return {"code": {"name": signature.code, "rotation_sha256": digest}}
 
 
-def coded_numbers(signature: SignatureConfig, n_numbers: int) -> int:
+def coded_numbers(signature: SignatureConfig) -> int:
     """Return the numbers of a row as coded: a rotation fills up to a power of two."""
-    return n_numbers if signature.code == PLAIN_CODE else rotated_numbers(n_numbers)
+    n_numbers = signature.sketch.n_numbers
+    is_rotated = signature.code != PLAIN_CODE and signature.sketch.kind == "separable"
+    return rotated_numbers(n_numbers) if is_rotated else n_numbers
 
 
 def stored_rotation(index: SignatureIndex) -> Rotation | None:

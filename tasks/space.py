@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from rise_ops.projection import ProjectionTables
 from rise_ops.signature import SignatureSettings, Sketcher
-from rise_ops.sketch import SketchTables, TableSizes, draw_tables
 from tasks.backbone import (
     Backbone,
     RowTokenizer,
@@ -21,8 +21,10 @@ from tasks.backbone import (
     resolve_device,
     resolve_dtype,
 )
-from tasks.config import ModelConfig, SignatureConfig, SketchConfig, WindowConfig
+from tasks.config import ModelConfig
 from tasks.models import model_fingerprint, resolve_model
+from tasks.signature_config import SignatureConfig, WindowConfig
+from tasks.sketch_tables import load_tables
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,30 +68,6 @@ def space_identity(
     }
 
 
-def draw_space_tables(backbone: Backbone, signature: SignatureConfig) -> SketchTables:
-    """Draw the sketch tables that fit a model, from the config's seed."""
-    sketch = signature.sketch
-    inputs = TableSizes(
-        residual=backbone.head.vocab_size,
-        hidden=backbone.head.hidden_size,
-        projected=backbone.embedding(sketch.embedding).shape[1],
-    )
-    dims = TableSizes(
-        residual=sketch.residual_dim, hidden=sketch.hidden_dim, projected=sketch.projected_dim
-    )
-    return draw_tables(inputs, dims, seed=sketch.seed)
-
-
-def n_signature_numbers(sketch: SketchConfig) -> int:
-    """Return the length of a signature; channels of weight 0 are left out."""
-    channels = (
-        (sketch.residual_weight, sketch.residual_dim * sketch.hidden_dim),
-        (sketch.projected_weight, sketch.projected_dim * sketch.hidden_dim),
-        (sketch.cross_weight, sketch.residual_dim * sketch.projected_dim),
-    )
-    return sum(n_numbers for weight, n_numbers in channels if weight > 0.0)
-
-
 def tables_digest(arrays: Mapping[str, np.ndarray]) -> str:
     """Return the sha256 of named arrays: names, types, shapes and bytes."""
     state = hashlib.sha256()
@@ -108,17 +86,24 @@ def load_space(
     Args:
         model: Which model.
         signature: Residual, sketch and windows.
-        tables: Sketch tables, as `SketchTables.to_arrays` gives them.
+        tables: Sketch tables, as their ``to_arrays`` gives them.
         device: Where to compute.
 
     Raises:
         ValueError: The model does not fit the tables, or is not read rightly.
     """
+    return make_space(model, signature, load_tables(signature.sketch, tables), device=device)
+
+
+def make_space(
+    model: ModelConfig, signature: SignatureConfig, tables: ProjectionTables, *, device: str
+) -> SignatureSpace:
+    """Load a model for tables that are at hand; see `load_space`."""
     backbone = load_backbone(model, device=device)
     sketcher = Sketcher(
         backbone.head,
         backbone.embedding(signature.sketch.embedding),
-        SketchTables.from_arrays(tables),
+        tables,
         sketch_settings(signature, vocabulary=backbone.head.vocab_size),
     )
     return SignatureSpace(backbone, load_tokenizer(model), sketcher, signature.window)

@@ -19,14 +19,8 @@ from tiny_rows import tiny_texts, write_texts
 from storage.errors import IncompleteError, NotFoundError
 from storage.refs import CorpusRef, IndexRef
 from storage.signatures import SignatureIndex
-from tasks.config import (
-    IndexConfig,
-    ModelConfig,
-    ResidualConfig,
-    SignatureConfig,
-    SketchConfig,
-    WindowConfig,
-)
+from tasks.config import IndexConfig, ModelConfig
+from tasks.signature_config import ResidualConfig, SeparableSketch, SignatureConfig, WindowConfig
 
 TESTS = Path(__file__).parents[1]
 BLOCK_ROWS = 6
@@ -50,7 +44,7 @@ def victim(root: Path, tiny_llama: Path) -> Iterator[Run]:
         model=ModelConfig(name=str(tiny_llama), dtype="float32"),
         signature=SignatureConfig(
             residual=ResidualConfig(temperature=1.0, top_k=64),
-            sketch=SketchConfig(residual_dim=8, hidden_dim=8, projected_dim=4),
+            sketch=SeparableSketch(residual_dim=8, hidden_dim=8, projected_dim=4),
             window=WindowConfig(tokens=24, overlap=6),
         ),
         block_rows=BLOCK_ROWS,

@@ -6,16 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from storage.files import short_id
-from tasks.config import (
-    PRESETS,
-    IndexConfig,
-    PipelineConfig,
-    ReleaseConfig,
-    ScoreConfig,
-    Threshold,
-    WindowConfig,
-)
+from tasks.config import IndexConfig, PipelineConfig, ReleaseConfig, ScoreConfig, Threshold
 from tasks.config_file import merged, read_settings, validated
+from tasks.signature_config import PRESETS, WindowConfig
 
 SMALLEST = {
     "rows": {"source": {"kind": "files", "paths": ["rows.jsonl"]}},

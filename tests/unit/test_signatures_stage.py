@@ -16,19 +16,12 @@ from storage.refs import CorpusRef, IndexRef
 from storage.signatures import SignatureIndex
 from tasks import memory
 from tasks.backbone import load_tokenizer
-from tasks.config import (
-    IndexConfig,
-    ModelConfig,
-    ResidualConfig,
-    RuntimeConfig,
-    SignatureConfig,
-    SketchConfig,
-    WindowConfig,
-)
+from tasks.config import IndexConfig, ModelConfig, RuntimeConfig
+from tasks.index_identity import index_space
+from tasks.signature_config import ResidualConfig, SeparableSketch, SignatureConfig, WindowConfig
 from tasks.signatures import (
     build_index,
     commit_index,
-    index_space,
     plan_index,
     sketch_block,
     writing_index,
@@ -36,7 +29,7 @@ from tasks.signatures import (
 
 SIGNATURE = SignatureConfig(
     residual=ResidualConfig(temperature=1.0, top_k=64, mass=0.95),
-    sketch=SketchConfig(residual_dim=8, hidden_dim=8, projected_dim=4),
+    sketch=SeparableSketch(residual_dim=8, hidden_dim=8, projected_dim=4),
     window=WindowConfig(tokens=24, overlap=6),
 )
 BROKEN_TOKEN = 254
@@ -152,7 +145,7 @@ def test_moved_model_is_the_same_model(tiny_llama: Path, tmp_path: Path):
     [
         ("space.model", {"model": "other"}),
         ("space.dtype", {"model": "bfloat16"}),
-        ("space.signature.sketch.seed", {"signature": SketchConfig(
+        ("space.signature.sketch.seed", {"signature": SeparableSketch(
             residual_dim=8, hidden_dim=8, projected_dim=4, seed=1)}),
         ("space.signature.residual.temperature", {"signature": ResidualConfig(top_k=64)}),
         ("positions", {"positions": "completion"}),
@@ -170,7 +163,7 @@ def test_other_settings_are_refused_by_field(
         }
     elif change.get("model") == "bfloat16":
         change = {"model": ModelConfig(name=str(tiny_llama), dtype="bfloat16")}
-    elif isinstance(sketch := change.get("signature"), SketchConfig):
+    elif isinstance(sketch := change.get("signature"), SeparableSketch):
         change = {"signature": SIGNATURE.model_copy(update={"sketch": sketch})}
     elif isinstance(residual := change.get("signature"), ResidualConfig):
         change = {"signature": SIGNATURE.model_copy(update={"residual": residual})}
