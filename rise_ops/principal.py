@@ -75,6 +75,16 @@ class PrincipalTables:
     residual: Basis | None = None
     residual_sketch: CountSketch | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a residual's basis that was not made behind its sketch."""
+        n_numbers = 0 if self.residual is None else self.residual.matrix.shape[0]
+        n_sketched = 0 if self.residual_sketch is None else self.residual_sketch.dim
+        if n_numbers != n_sketched:
+            raise ValueError(
+                f"the residual's basis is for {n_numbers} numbers, but its sketch gives "
+                f"{n_sketched}."
+            )
+
     @property
     def input_sizes(self) -> tuple[int | None, int, int | None]:
         """Vocabulary, hidden and embedding size that the bases are for; None: any."""
@@ -133,17 +143,8 @@ class PrincipalTables:
             for name in _BASES
             if name == "hidden" or f"{name}_matrix" in arrays
         }
-        sketch = None
-        if "residual" in bases:
-            sketch = CountSketch.from_arrays(arrays, "residual")
-            if sketch.dim != bases["residual"].matrix.shape[0]:
-                raise ValueError(
-                    f"the residual's basis is for {bases['residual'].matrix.shape[0]} numbers, but "
-                    f"its sketch gives {sketch.dim}."
-                )
-        return cls(
-            bases["hidden"], bases.get("projected"), bases.get("residual"), residual_sketch=sketch
-        )
+        sketch = CountSketch.from_arrays(arrays, "residual") if "residual" in bases else None
+        return cls(bases["hidden"], bases.get("projected"), bases.get("residual"), sketch)
 
     def _residual_table(self, device: torch.device) -> Tensor | None:
         if self.residual is None or self.residual_sketch is None:
@@ -198,7 +199,6 @@ def principal_tables(
             f"residual_dim is {settings.residual_dim}, which needs the count sketch that the "
             "residual's moments were taken through; give residual_sketch."
         )
-
     dims = {
         "hidden": settings.hidden_dim,
         "projected": settings.projected_dim,
