@@ -11,6 +11,7 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -269,36 +270,43 @@ class _BlasThreads:
     """Holds the process at one BLAS thread while any task needs it.
 
     The limit belongs to the process, tasks run in several of its threads: the first to come
-    sets it and the last to leave lifts it.
+    sets it and the last to leave lifts it. Both is done by one thread kept for that: threadpoolctl
+    (from 3.8 on) lets only the thread that set a limit first change it, and ignores all others.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
         self._limits: Any = None
+        self._keeper = ThreadPoolExecutor(1, thread_name_prefix="blas-limit")
 
     def enter(self) -> None:
         with self._lock:
             if self._users == 0:
-                self._limits = _pools().limit(limits=1, user_api="blas")
+                limit = _pools("blas").limit
+                self._limits = self._keeper.submit(limit, limits=1).result()
             self._users += 1
 
     def leave(self) -> None:
         with self._lock:
             self._users -= 1
             if self._users == 0:
-                self._limits.restore_original_limits()
+                self._keeper.submit(self._limits.restore_original_limits).result()
 
 
 _BLAS_THREADS = _BlasThreads()
 
 
 @functools.cache
-def _pools() -> "ThreadpoolController":
-    """Return the thread pools of the libraries in this process; looking for them takes a while."""
+def _pools(user_api: str) -> "ThreadpoolController":
+    """Return one kind of thread pools in this process; looking for them takes a while.
+
+    One kind alone: giving back a limit sets every pool of the controller, and a pool must not be
+    set while another thread multiplies with it.
+    """
     from threadpoolctl import ThreadpoolController
 
-    return ThreadpoolController()
+    return ThreadpoolController().select(user_api=user_api)
 
 
 @contextmanager
@@ -306,7 +314,7 @@ def _one_thread() -> Iterator[None]:
     _BLAS_THREADS.enter()
     try:
         # OpenMP, which the integer product uses, keeps a limit for every calling thread
-        with _pools().limit(limits=1, user_api="openmp"):
+        with _pools("openmp").limit(limits=1):
             yield
     finally:
         _BLAS_THREADS.leave()
