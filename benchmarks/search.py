@@ -110,6 +110,7 @@ def measure(root: str, arguments: argparse.Namespace) -> dict:
             way: {
                 "seconds": seconds[way],
                 "all_seconds": [run["seconds"] for run in runs[way]],
+                "cpu_seconds": statistics.median(run["cpu_seconds"] for run in runs[way]),
                 "speedup": seconds[PLAIN] / seconds[way] if PLAIN in seconds else None,
                 "peak_rss_bytes": max(run["peak_rss_bytes"] for run in runs[way]),
                 "predicted_bytes": runs[way][0]["predicted_bytes"],
@@ -140,15 +141,16 @@ def run_way(root: str, way: str, arguments: argparse.Namespace) -> dict:
     ranks = np.arange(index.n_rows, dtype=np.uint32)
     runtime = RuntimeConfig(scheduler=arguments.scheduler)
     integer_products_are_exact()
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     if way == PLAIN:
         rows = plain_loop(index, panel)
     else:
         rows = best_rows(search(Search(index.ref, TOP_K), panel, ranks, runtime, NO_PROGRESS))
-    seconds = time.perf_counter() - started
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - worked
     peak = peak_rss_bytes()
     return {
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
         "peak_rss_bytes": peak,
         "predicted_bytes": predicted_bytes(index, arguments.queries, runtime),
         "row_bytes": index.row_bytes,

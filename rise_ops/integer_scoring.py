@@ -6,11 +6,11 @@ of a float32 sum. Every sum of products is then exact, in whatever order and on 
 and one rounding at the end makes the float32 score. So no block size, scheduler or library can
 change a bit.
 
-Measured on 2 cores with 8-bit dot-product instructions (AVX-512 VNNI), seconds for 1,000,000 rows
-of 8,192 bits and 101 queries on one core: this product 6.6 (and unpacking 0.7); float32 product of
-unpacked rows 16; float64 30; faiss-cpu RaBitQ 40; numkong's int8 product 52, its Hamming distance
-(query bits too) 0.5 a bit of query precision; NumPy's popcount 102; a table of 256 sums a byte and
-query 4,300. The integer product wins although it takes three passes, one a byte of the query.
+Measured on one core with 8-bit dot-product instructions (AVX-512 VNNI; shared machine, best of 15
+turns), seconds for 1,000,000 rows of 8,192 bits and 101 queries: this product 7 and unpacking 0.7;
+float32 product of unpacked rows 15; float64 33; faiss-cpu RaBitQ 40; numkong's int8 product 50, its
+Hamming distance 0.5 for each bit of a query's precision; NumPy's popcount 100 a bit; a table of 256
+sums a byte and query 4,300. The integer product takes three passes, one a byte of the query.
 """
 
 import functools

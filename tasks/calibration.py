@@ -233,8 +233,8 @@ def _require_positions(moments: Moments, config: IndexConfig) -> None:
     if moments.n_positions < wanted:
         raise ValueError(
             f"the calibration sample predicts {moments.n_positions} tokens, but {wanted} "
-            "directions are to be found in it. Add rows, raise signature.sketch.calibration_tokens, "
-            "keep fewer directions, or use preset 'paper', which needs no calibration."
+            "directions are to be found in it. Add rows, raise sketch.calibration_tokens, keep "
+            "fewer directions, or use preset 'paper', which needs no calibration."
         )
 
 

@@ -126,8 +126,8 @@ def predicted_bytes(index: SignatureIndex, n_queries: int, runtime: RuntimeConfi
 
     Reading holds a shard three times: as stored, chunk by chunk with checked sums, and as one
     array. Scoring holds it once, with a slice of rows as they are multiplied and, for every score
-    of the block, its key and the copies that ordering makes. Values, ranks and row ids of the whole
-    index (tens of bytes a row) come on top, in the calling process.
+    of the block, its key and the copies that ordering makes. Values, ranks and row ids of the
+    whole index (tens of bytes a row) come on top, in the calling process.
     """
     shard = index.block_rows * index.row_bytes
     widened = SLICE_ROWS * index.n_numbers * np.dtype(np.float32).itemsize
@@ -148,7 +148,8 @@ def score_block(
     signatures, n_positions = index.read_block(block)
     codes = RowCodes(signatures, index.read_scales(block))
     _limit_blas_for_good()
-    with _one_openmp_thread():
+    # OpenMP, which the integer product uses, keeps a limit for every thread that calls it
+    with _openmp_pools().limit(limits=1):
         scores = _finite_scores(plan.index, block, codes, queries)
     if plan.matrix is not None:
         plan.matrix.write_block(block, np.ascontiguousarray(scores[:-1].T))
@@ -275,14 +276,6 @@ def _client(runtime: RuntimeConfig) -> Iterator["Client"]:
 _ONE_SEARCH = threading.Lock()
 
 
-@functools.cache
-def _pools() -> "ThreadpoolController":
-    """Return the thread pools of the libraries in this process; looking for them takes a while."""
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
-
-
 @contextmanager
 def _one_blas_thread() -> Iterator[None]:
     """Hold this process at one BLAS thread; searches on threads wait for one another.
@@ -309,8 +302,9 @@ def _limit_blas_for_good() -> None:
     threadpool_limits(limits=BLAS_THREADS, user_api="blas")
 
 
-@contextmanager
-def _one_openmp_thread() -> Iterator[None]:
-    # OpenMP, which the integer product uses, keeps a limit for every calling thread
-    with _pools().limit(limits=1, user_api="openmp"):
-        yield
+@functools.cache
+def _openmp_pools() -> "ThreadpoolController":
+    """Return the OpenMP pools of this process; looking for them takes a while."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="openmp")
