@@ -51,8 +51,9 @@ def is_certain(evidence: Evidence, rule: ResidualRule) -> Bool[Tensor, " positio
     misplaced = torch.where(settled, 0.0, _possible_mass(evidence, rule))
     if rule.mass == 1.0:
         return (misplaced <= TOLERANCE * error)[:, 0]
-    return _prefix_is_settled(evidence, rule, probabilities, misplaced)[:, 0] & (
-        _prefix_end_is_settled(evidence, rule, probabilities, settled, TOLERANCE * error)[:, 0]
+    return (
+        _prefix_is_settled(evidence, rule, probabilities, misplaced)[:, 0]
+        & (_prefix_end_is_settled(evidence, rule, probabilities, settled, TOLERANCE * error)[:, 0])
     )
 
 
@@ -106,5 +107,6 @@ def _prefix_end_is_settled(
     behind = torch.where(settled, behind, torch.maximum(behind, evidence.outside))
     gap = last - behind > 2.0 * evidence.rounding
     # min_tokens can put the end among tokens without weight
-    weight = torch.exp(behind / rule.temperature - (logits / rule.temperature).logsumexp(-1, True))
+    total = (logits / rule.temperature).logsumexp(-1, keepdim=True)
+    weight = torch.exp(behind / rule.temperature - total)
     return gap | (rule.min_tokens * weight <= negligible)

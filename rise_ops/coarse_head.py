@@ -19,14 +19,14 @@ group's largest norm is close to each of its tokens', and candidates are picked 
 of coarse + margin: what was left out lies below the best upper end that was not picked.
 
 A position is *certified* when that is enough to know that the float32 head gives the same
-residual: the same kept tokens, and values that differ by no more than rounding does (`certificate`). The others, also those where the float32
-head itself would decide by rounding, can be sent through it: `repair`.
+residual: the same kept tokens, and values that differ by no more than rounding does
+(`certificate`). The others, also those where the float32 head itself would decide by rounding, can
+be sent through it: `repair`.
 Source: METHOD.md, "Float32 residuals from a coarse product".
 """
 
-import functools
 import math
-import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -42,9 +42,14 @@ from rise_ops.residual import (
     sparse_residual,
     support_residual,
 )
+from rise_ops.row_products import row_products
 
 GROUP_TOKENS = 16
 """Tokens that share one maximum. Fewer: more maxima to sort; more: more tokens to look at."""
+
+CPU_SLICE_BYTES = 24 * 2**20
+"""Coarse logits made at a time on a CPU: larger slices leave its cache before they are read (a
+tenth slower), smaller ones make the product less efficient."""
 
 FLOAT32_UNIT = 2.0**-24
 BFLOAT16_STEP = 2.0**-8
@@ -104,7 +109,7 @@ def fast_dtype(device: torch.device | str) -> torch.dtype:
     """Return bfloat16 where a device multiplies it faster than float32, else float32."""
     if torch.device(device).type == "cuda":
         return torch.bfloat16
-    # private, but the public torch.cpu.get_capabilities() is missing from the oldest torch we run on
+    # private, but torch.cpu.get_capabilities() is missing from the oldest torch that we run on
     has_fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if has_fast else torch.float32
 
@@ -175,15 +180,10 @@ def coarse_residual(
     rule.check_vocab(vocab)
     if n_candidates < 1:
         raise ValueError(f"n_candidates must be at least 1, got {n_candidates}.")
-    if max_logit_bytes < coarse.position_bytes:
-        raise ValueError(
-            f"max_logit_bytes is {max_logit_bytes} but the coarse logits of one position take "
-            f"{coarse.position_bytes} bytes."
-        )
-    size = max_logit_bytes // coarse.position_bytes
+    size = _slice_size(coarse, max_logit_bytes)
     parts = [
-        _slice_residual(coarse, part, goal, rule, min(n_candidates, vocab))
-        for part, goal in zip(hidden.split(size), targets.split(size), strict=True)
+        _slice_residual(coarse, hidden[part], targets[part], rule, min(n_candidates, vocab))
+        for part in _slices(len(hidden), size)
     ]
     return CoarseResidual(
         SparseResidual(
@@ -237,7 +237,8 @@ def repair(
     tokens = _widened(found.residual.tokens, rule.top_k, found.residual.tokens[:, :1])
     values = _widened(found.residual.values, rule.top_k, torch.zeros_like(found.logits[:, :1]))
     kept_logits = _widened(found.logits, rule.top_k, found.logits[:, :1])
-    for part in positions.split(max(1, max_logit_bytes // (4 * head.vocab_size))):
+    for piece in _slices(len(positions), max(1, max_logit_bytes // (4 * head.vocab_size))):
+        part = positions[piece]
         logits = head.logits(hidden[part])
         exact = sparse_residual(
             logits,
@@ -270,13 +271,20 @@ def upper_bounds(
     return ordered_upper
 
 
-def gathered_scores(
-    head: ReadoutHead,
-    hidden: Float[Tensor, "positions hidden"],
-    tokens: Int[Tensor, "positions candidates"],
-) -> Float[Tensor, "positions candidates"]:
-    """Return ``weight[tokens] @ hidden``, float32: the plain twin of `_sampled_scores`."""
-    return torch.bmm(head.weight[tokens], hidden[:, :, None])[..., 0]
+def _slice_size(coarse: CoarseHead, max_logit_bytes: int) -> int:
+    if max_logit_bytes < coarse.position_bytes:
+        raise ValueError(
+            f"max_logit_bytes is {max_logit_bytes} but the coarse logits of one position take "
+            f"{coarse.position_bytes} bytes."
+        )
+    if not coarse.weight.is_cuda:
+        max_logit_bytes = max(coarse.position_bytes, min(max_logit_bytes, CPU_SLICE_BYTES))
+    return max_logit_bytes // coarse.position_bytes
+
+
+def _slices(n: int, size: int) -> Iterator[slice]:
+    """Yield at least one slice, so that no positions give tensors of the right shape."""
+    return (slice(start, start + size) for start in range(0, max(n, 1), size))
 
 
 def _with_bias(head: ReadoutHead, dtype: torch.dtype) -> Float[Tensor, "vocab inner"]:
@@ -314,11 +322,14 @@ def _slice_residual(
     scores, rounding = _scores(coarse, hidden, tokens)
     logits = coarse.head.scaled_and_capped(scores)
     if coarse.head.soft_cap is not None:  # monotone and of slope at most 1
-        outside = coarse.head.soft_cap * torch.tanh(outside / coarse.head.soft_cap)
+        capped = coarse.head.soft_cap * torch.tanh(outside / coarse.head.soft_cap)
+        outside = torch.where(torch.isneginf(outside), outside, capped)
         rounding = rounding + 8.0 * FLOAT32_UNIT * coarse.head.soft_cap
     tokens, logits, dropped = _select(tokens, logits, min(rule.top_k, n_candidates))
     residual = support_residual(tokens, logits, targets, rule)
-    evidence = Evidence(logits, tokens == targets[:, None], torch.maximum(outside, dropped), rounding)
+    evidence = Evidence(
+        logits, tokens == targets[:, None], torch.maximum(outside, dropped), rounding
+    )
     return CoarseResidual(residual, logits, is_certain(evidence, rule))
 
 
@@ -331,19 +342,21 @@ def _candidates(
     before the soft cap.
     """
     products, margins = _products(coarse, hidden)
-    lowest = torch.full_like(margins[:, :1], -math.inf)
-    ends = torch.cat([_upper(products.amax(1), margins), lowest], dim=1)
     n_groups = min(n_candidates, coarse.n_groups)
-    best = ends.topk(n_groups + 1)
-    groups = best.indices[:, :-1]
-    index = groups[:, None].expand(-1, GROUP_TOKENS, -1)
-    members = _upper(products.gather(2, index), margins.gather(1, groups)[:, None]).flatten(1)
-    # a column that is never picked before a token, so that there is always one more to ask for
-    members = torch.cat([members, lowest], dim=1)
-    picked = members.topk(n_candidates + 1)
-    offset = picked.indices[:, :-1]
-    rows = offset // n_groups * coarse.n_groups + groups.gather(1, offset % n_groups)
-    return coarse.tokens[rows], torch.maximum(best.values[:, -1:], picked.values[:, -1:])
+    # unsorted: the lowest end that was picked is bound enough for those that were not, and a sort
+    # of the picked ones would cost as much as picking them
+    best = _upper(products.amax(1), margins).topk(n_groups, sorted=False)
+    index = best.indices[:, None].expand(-1, GROUP_TOKENS, -1)
+    ends = _upper(products.gather(2, index), margins.gather(1, best.indices)[:, None]).flatten(1)
+    picked = ends.topk(n_candidates, sorted=False)
+    groups = best.indices.gather(1, picked.indices % n_groups)
+    tokens = coarse.tokens[picked.indices // n_groups * coarse.n_groups + groups]
+    if n_candidates == coarse.head.vocab_size:
+        return tokens, torch.full_like(margins[:, :1], -math.inf)
+    outside = picked.values.amin(1, keepdim=True)
+    if n_groups < coarse.n_groups:
+        outside = torch.maximum(outside, best.values.amin(1, keepdim=True))
+    return tokens, outside
 
 
 def _products(
@@ -355,7 +368,9 @@ def _products(
     rounded = exact.to(coarse.weight.dtype)
     products = _multiplied(rounded, coarse.weight).view(len(hidden), GROUP_TOKENS, coarse.n_groups)
     n_padding = coarse.weight.shape[0] - coarse.head.vocab_size
-    products[:, GROUP_TOKENS - n_padding :, -1] = -math.inf
+    # not -inf: its rounding would be infinite too, and -inf + inf is not a number
+    lowest = torch.finfo(products.dtype).min
+    products[:, GROUP_TOKENS - n_padding :, -1] = lowest
     lengths = [(exact - rounded).norm(dim=1), rounded.float().norm(dim=1), exact.norm(dim=1)]
     return products, torch.stack(lengths, dim=1).mul_(NORM_SLACK) @ coarse.bounds
 
@@ -392,8 +407,7 @@ def _scores(
     partial sums that wander (first term) and drift (second), not a worst case.
     """
     head = coarse.head
-    multiply = gathered_scores if hidden.is_cuda else _sampled_scores
-    scores = multiply(head, hidden, tokens)
+    scores = row_products(head.weight, hidden, tokens)
     if head.bias is not None:
         scores = scores + head.bias[tokens]
     norms = coarse.row_norms[tokens].amax(-1) * hidden.norm(dim=1)
@@ -402,40 +416,14 @@ def _scores(
     return scores, rounding[:, None]
 
 
-def _sampled_scores(
-    head: ReadoutHead,
-    hidden: Float[Tensor, "positions hidden"],
-    tokens: Int[Tensor, "positions candidates"],
-) -> Float[Tensor, "positions candidates"]:
-    """Return ``weight[tokens] @ hidden`` without copying rows of the weight: six times faster."""
-    _accept_sparse_tensors()
-    n, width = tokens.shape
-    starts = torch.arange(0, n * width + 1, width, device=tokens.device)
-    pattern = torch.sparse_csr_tensor(
-        starts,
-        tokens.flatten(),
-        hidden.new_zeros(n * width),
-        (n, head.vocab_size),
-        check_invariants=False,
-    )
-    found = torch.sparse.sampled_addmm(pattern, hidden, head.weight.T, beta=0.0)
-    return found.values().view(n, width)
-
-
-@functools.cache
-def _accept_sparse_tensors() -> None:
-    """Make torch say once, unheard, that its compressed sparse tensors are in beta."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        torch.eye(1).to_sparse_csr()
-
-
 def _select(
     tokens: Int[Tensor, "positions candidates"],
     logits: Float[Tensor, "positions candidates"],
     size: int,
 ) -> tuple[
-    Int[Tensor, "positions support"], Float[Tensor, "positions support"], Float[Tensor, "positions 1"]
+    Int[Tensor, "positions support"],
+    Float[Tensor, "positions support"],
+    Float[Tensor, "positions 1"],
 ]:
     """Return the support (the last column and the best of the others), and the best left out.
 
@@ -444,8 +432,8 @@ def _select(
     """
     is_target = tokens[:, :-1] == tokens[:, -1:]
     others = logits[:, :-1].masked_fill(is_target, -math.inf)
-    best = others.topk(size)
-    kept = torch.cat([best.indices[:, :-1], torch.full_like(best.indices[:, :1], -1)], dim=1)
-    kept = kept % tokens.shape[1]
+    best = others.topk(size - 1, sorted=False).indices
+    dropped = others.scatter(1, best, -math.inf).amax(1, keepdim=True)
+    kept = torch.cat([best, torch.full_like(tokens[:, :1], tokens.shape[1] - 1)], dim=1)
     chosen, chosen_logits = ordered(tokens.gather(1, kept), logits.gather(1, kept))
-    return chosen, chosen_logits, best.values[:, -1:]
+    return chosen, chosen_logits, dropped
