@@ -12,10 +12,10 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import statistics
 import tempfile
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -85,25 +85,26 @@ def measure(index: SignatureIndex, arguments: argparse.Namespace) -> dict:
         ways[f"graph, {scheduler}"] = lambda runtime=runtime, plan=plan: best_rows(
             search(plan, ranks, runtime, NO_PROGRESS)
         )
-    seconds, first, peak = {way: [] for way in ways}, None, {}
+    seconds, first = {way: [] for way in ways}, ways["plain loop"]()
     for _ in range(arguments.repeats + 1):
         # in turns, so that a busy neighbour slows every way alike; the first round warms up
         for way, run in ways.items():
             started = time.perf_counter()
             rows = run()
             seconds[way].append(time.perf_counter() - started)
-            peak[way] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            first = rows if first is None else first
-            if not np.array_equal(np.sort(rows, axis=1), np.sort(first, axis=1)):
-                print(f"{way}: {np.mean(rows != first):.2%} of the top rows differ (last bits)")
+            same = np.mean(np.sort(rows, axis=1) == np.sort(first, axis=1))
+            if same < 1:
+                print(f"{way}: {1 - same:.2%} of the top rows differ from the plain loop's")
     medians = {way: statistics.median(times[1:]) for way, times in seconds.items()}
     return {
         "shape": {**vars(arguments), "top_k": TOP_K},
         "seconds": medians,
         "all_seconds": {way: times[1:] for way, times in seconds.items()},
         "speedup": {way: medians["plain loop"] / value for way, value in medians.items()},
-        "predicted_bytes": predicted_bytes(index, arguments.queries, RuntimeConfig()),
-        "peak_rss_bytes_of_the_process": peak,
+        "predicted_bytes_in_flight": predicted_bytes(index, arguments.queries, RuntimeConfig()),
+        "peak_bytes_allocated": {
+            way: peak_bytes(ways[way]) for way in ways if way in ("plain loop", "graph, threads")
+        },
         "hardware": {
             "cpu": platform.processor() or platform.machine(),
             "cores": len(os.sched_getaffinity(0)),
@@ -112,6 +113,15 @@ def measure(index: SignatureIndex, arguments: argparse.Namespace) -> dict:
         "versions": {name: importlib.metadata.version(name) for name in ("numpy", "zarr", "dask")}
         | {"python": platform.python_version()},
     }
+
+
+def peak_bytes(run) -> int:
+    """Most bytes that Python and NumPy held at once during one run, in this process."""
+    tracemalloc.start()
+    run()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak
 
 
 def plain_loop(index: SignatureIndex, panel: QueryPanel) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a flow run leaves in Prefect: one short story and one table, from the stage's report."""
+"""What a flow run leaves in Prefect: a log line, a short story and a table, from its report."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ Facts = Mapping[str, object]
 
 
 def leave_report(key: str, *, title: str, facts: Facts, links: Mapping[str, str]) -> None:
-    """Create a Markdown artifact and a table artifact of a finished stage.
+    """Log the title; create a Markdown and a table artifact of a finished stage.
 
     Args:
         key: Lower-case letters, digits and dashes; Prefect keeps a history per key.
@@ -17,7 +17,9 @@ def leave_report(key: str, *, title: str, facts: Facts, links: Mapping[str, str]
             refuse ``file:`` links from a web page.
     """
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
+    from prefect.logging import get_run_logger
 
+    get_run_logger().info(title)
     lines = [f"## {title}", "", "| what | value |", "|---|---|"]
     lines += [f"| {name} | {readable(value)} |" for name, value in facts.items()]
     lines += ["", *[f"- {name}: `{Path(path).absolute()}`" for name, path in links.items()]]

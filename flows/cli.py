@@ -122,7 +122,7 @@ def ingest(
             model=settings.indexing.model,
         )
         show_facts(
-            f"batch {report.batch.batch_id} of corpus {settings.corpus}",
+            f"corpus {settings.corpus}: {report.summary}",
             {
                 "rows": report.n_rows,
                 "rejected": report.n_rejected,

@@ -11,7 +11,7 @@ from flows.terminal import plain_errors, say, show_facts, show_table
 
 StoreOption = Annotated[str, typer.Option("--store", help="Folder of the store.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
-TEXT_COLUMNS = 90
+TEXT_CHARS = 90
 """Characters of a row's text that a table shows."""
 
 models_app = typer.Typer(no_args_is_help=True, help="Language models that the stages can load.")
@@ -149,10 +149,10 @@ def models_fetch(
         say(f"{name}: {fetch_model(name)}")
 
 
-def shortened(text: str) -> str:
-    """Return one line of at most `TEXT_COLUMNS` characters."""
+def shortened(text: str, n_chars: int = TEXT_CHARS) -> str:
+    """Return one line of at most ``n_chars`` characters."""
     line = " ".join(text.split())
-    return line if len(line) <= TEXT_COLUMNS else f"{line[: TEXT_COLUMNS - 1]}…"
+    return line if len(line) <= n_chars else f"{line[: n_chars - 1]}…"
 
 
 def _say_json(value: Any) -> None:

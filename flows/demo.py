@@ -29,6 +29,7 @@ from tasks.models import fetch_model
 MODEL = "smollm2-135m-instruct"
 PRECISION_AT = 10
 SHOWN_ROWS = 5
+TEXT_CHARS = 140
 BLOCK_ROWS = 128
 """Small blocks, so that the progress bar of so small a corpus moves."""
 
@@ -57,12 +58,18 @@ def run_demo(folder: Path, *, run_flow: Callable[..., Any]) -> None:
             "release": f"{report.release.path} ({report.release.n_rows} rows, gated)",
             "Data Docs": report.release.data_docs,
             "index": f"{report.index.path} ({readable_bytes(report.index.n_bytes)})",
-            "speed": f"{report.index.tokens_per_second:,.0f} tokens per second, "
-            f"{report.index.dtype} on {report.index.device}",
+            "speed": _speed(report),
             "seconds in all": round(time.monotonic() - started, 1),
         },
     )
     say(f"\nNext     .venv/bin/rise ls --store {folder / 'store'}")
+
+
+def _speed(report: PipelineReport) -> str:
+    if report.index.n_sketched == 0:
+        return "nothing was left to sketch; delete the folder to see the whole run"
+    where = f"{report.index.dtype} on {report.index.device}"
+    return f"{report.index.tokens_per_second:,.0f} tokens per second, {where}"
 
 
 def demo_settings(folder: Path, files: DemoFiles) -> PipelineConfig:
@@ -101,7 +108,7 @@ def _show_example(report: PipelineReport) -> None:
     show_table(
         "\nThe training rows that pushed it there",
         ("rank", "score", "row", "text"),
-        [(hit.rank, hit.score, hit.row_id, shortened(hit.text)) for hit in hits],
+        [(hit.rank, hit.score, hit.row_id, shortened(hit.text, TEXT_CHARS)) for hit in hits],
     )
 
 

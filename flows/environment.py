@@ -9,7 +9,8 @@ import os
 QUIET_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
-    "PREFECT_LOGGING_LEVEL": "CRITICAL",  # the command prints its own lines and its own errors
+    # the command prints its own lines and errors; a server still gets the run's log
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",  # the embedded server's tracebacks at exit
     "DASK_LOGGING__DISTRIBUTED": "error",
     "TOKENIZERS_PARALLELISM": "false",
@@ -21,4 +22,4 @@ def quiet_defaults(*, verbose: bool = False) -> None:
     for name, value in QUIET_DEFAULTS.items():
         os.environ.setdefault(name, value)
     if verbose:
-        os.environ["PREFECT_LOGGING_LEVEL"] = "INFO"
+        os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "INFO"

@@ -29,7 +29,7 @@ def ingest(
         report: IngestReport = ingest_rows(CorpusRef(store, corpus), rows, model, progress=progress)
     leave_report(
         "ingest",
-        title=f"{report.n_rows:,} rows in batch {report.batch.batch_id} of corpus {corpus}",
+        title=f"corpus {corpus}: {report.summary}",
         facts={
             "rows": report.n_rows,
             "rejected": report.n_rejected,

@@ -49,13 +49,14 @@ def show_facts(title: str, facts: Mapping[str, object]) -> None:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Draw a table as wide as the terminal."""
+    """Write a title and draw a table, as wide as the terminal."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    say(title)
+    table = Table(box=box.SIMPLE_HEAD)
     for number, name in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[number], int | float) for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")

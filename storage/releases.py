@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from storage import rows as tables
 from storage.catalog import open_store, published_folders
@@ -86,7 +87,7 @@ class ReleaseWriter(StagedWriter):
         """Name the release; errors of the disk come on entering the ``with`` block."""
         super().__init__(ref.root, release_folder(ref))
         self.ref = ref
-        self._parts: list[tuple[Path, int]] = []
+        self._parts: list[tuple[Path, dict[str, int]]] = []
 
     def add(self, table: pa.Table) -> Path:
         """Add rows (RELEASE_SCHEMA) as one Parquet file; return it, as named until `commit`.
@@ -97,7 +98,8 @@ class ReleaseWriter(StagedWriter):
         path = self.staging / "data" / f"train-{len(self._parts):05d}.parquet"
         what = f"release {self.ref.name}"
         tables.write_table(path, tables.conform(table, RELEASE_SCHEMA, what=what))
-        self._parts.append((path, table.num_rows))
+        n_tokens = pc.sum(table.column("n_tokens"), min_count=0).as_py()
+        self._parts.append((path, {"rows": table.num_rows, "tokens": n_tokens}))
         return path
 
     def commit(self, manifest: Mapping[str, Any], card: str) -> ReleaseRef:
@@ -123,13 +125,13 @@ class ReleaseWriter(StagedWriter):
 
     def _write(self, manifest: Mapping[str, Any], card: str) -> None:
         files = []
-        for number, (path, n_rows) in enumerate(self._parts):
+        for number, (path, counts) in enumerate(self._parts):
             name = f"train-{number:05d}-of-{len(self._parts):05d}.parquet"
             named = path.rename(path.with_name(name))
-            files.append(describe_file(named, folder=self.staging, n_rows=n_rows))
+            files.append({**describe_file(named, folder=self.staging), **counts})
         write_bytes(self.staging / CARD_FILE, card.encode())
         files.append(describe_file(self.staging / CARD_FILE, folder=self.staging))
-        n_rows = sum(n_rows for _, n_rows in self._parts)
+        n_rows = sum(counts["rows"] for _, counts in self._parts)
         body = {**manifest, "n_rows": n_rows, "files": files}
         write_manifest(self.staging / RELEASE_FILE, RELEASE_FORMAT, body)
 

@@ -136,9 +136,11 @@ class SignatureIndex:
             write_manifest(self.folder / MODEL_FILE, MODEL_FORMAT, {"model": dict(model)})
 
     def remembered_model(self) -> dict[str, Any] | None:
-        """Return what `remember_model` noted last, None when it never did."""
-        path = self.folder / MODEL_FILE
-        return dict(read_manifest(path, MODEL_FORMAT)["model"]) if path.exists() else None
+        """Return what `remember_model` noted last, None when that is absent or damaged."""
+        try:
+            return dict(read_manifest(self.folder / MODEL_FILE, MODEL_FORMAT)["model"])
+        except (NotFoundError, CorruptionError):
+            return None  # a hint: losing it must not cost the index
 
     # ------------------------------------------------------------------------ committed state
 

@@ -10,6 +10,7 @@ scales, caps or shifts its logits in a way unknown here is refused instead of be
 import functools
 import json
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,6 +208,7 @@ class Backbone:
         self._model = model
         self.head = verified_head(model, name=resolved.name, dtype=dtype)
         self._tap = tap_head(model)
+        self._one_at_a_time = threading.Lock()  # threads share the tap
 
     def embedding(self, which: Literal["output", "input"]) -> "torch.Tensor":
         """Return the read-out weight or the input embedding, float32 [vocabulary, size].
@@ -238,7 +240,7 @@ class Backbone:
         """
         import torch
 
-        with torch.inference_mode():
+        with self._one_at_a_time, torch.inference_mode():
             self._model(input_ids=ids, use_cache=False)
             return self._tap.take().float()
 

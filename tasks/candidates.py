@@ -2,7 +2,7 @@
 
 A part is a data frame that one pass of the gate judges. Parts are bounded in rows and in
 characters, so that memory does not grow with the source; what grows is the ledger of ids, about
-250 bytes a row.
+400 bytes a row.
 
 Identity: the id field where the config names one, else the first 32 hexadecimal digits of the
 sha256 over source path and content. The content hash covers the text and the prompt's length.

@@ -16,67 +16,15 @@ if TYPE_CHECKING:
 ROW_SUITE = "rows"
 BATCH_SUITE = "batch"
 
-NOT_TEXT = r"\x00|[\ud800-\udfff]"
-"""NUL and halves of surrogate pairs: no tokenizer and no Parquet file holds them."""
+NUL = r"\x00"
+"""Ends strings early in many programs. Halves of surrogate pairs never reach the suite: mapping
+rejects them, because not even a data frame that holds one can be hashed."""
 
 
 def row_expectations(limits: RowLimits) -> list["Expectation"]:
-    """Return what every row must satisfy: read, mapped, complete, new, text, within the limits."""
-    import great_expectations.expectations as gxe
-    from great_expectations.expectations.row_conditions import Column
-
+    """Return what every row must satisfy: read, mapped, new, complete, text, within the limits."""
     mostly = round(1.0 - limits.max_rejected_share, 9)
-    mapped = Column("problem").is_null()
-    required = [
-        gxe.ExpectColumnValuesToNotBeNull(
-            column=column,
-            row_condition=mapped,
-            mostly=mostly,
-            meta={"reason": f"missing value: {column} must not be null"},
-        )
-        for column in ("row_id", "text", "prompt_chars", "source", "source_line", "content_hash")
-    ]
-    return [
-        gxe.ExpectColumnValuesToBeNull(
-            column="problem",
-            mostly=mostly,
-            description="Every record can be read, and its fields make a text and a prompt.",
-            meta={"reason": "{problem}"},
-        ),
-        gxe.ExpectColumnValuesToBeNull(
-            column="repeats",
-            mostly=mostly,
-            description="No id was used before, in this batch or in the corpus.",
-            meta={"reason": "{repeats}"},
-        ),
-        *required,
-        gxe.ExpectColumnValuesToNotMatchRegex(
-            column="text",
-            regex=NOT_TEXT,
-            mostly=mostly,
-            description="Texts can be stored as UTF-8: no NUL, no half of a character.",
-            meta={"reason": "not text: NUL or half of a character in the text"},
-        ),
-        *_bounds(limits, mostly),
-        gxe.ExpectColumnPairValuesAToBeGreaterThanB(
-            column_A="n_chars",
-            column_B="prompt_chars",
-            or_equal=True,
-            mostly=mostly,
-            description="No prompt is longer than its text.",
-            meta={"reason": "prompt too long: {prompt_chars} characters of {n_chars}"},
-        ),
-        *[
-            gxe.ExpectColumnValuesToBeOfType(
-                column=column,
-                type_="str",
-                mostly=mostly,
-                meta={"reason": f"wrong type: {column} must be a string"},
-            )
-            for column in ("row_id", "text", "source")
-        ],
-        gxe.ExpectColumnValuesToBeOfType(column="source_line", type_="int64"),
-    ]
+    return [*_recorded(mostly), *_complete(mostly), *_sound_text(mostly), *_bounds(limits, mostly)]
 
 
 def batch_expectations(limits: RowLimits) -> list["Expectation"]:
@@ -95,6 +43,78 @@ def batch_expectations(limits: RowLimits) -> list["Expectation"]:
             max_value=limits.max_rejected_share,
             description=f"At most {limits.max_rejected_share:.2%} of the records are rejected.",
             meta={"reason": "too many rejected: {n_rejected} of {n_records} records"},
+        ),
+    ]
+
+
+def _recorded(mostly: float) -> list["Expectation"]:
+    """What reading, mapping and the id ledger wrote down."""
+    import great_expectations.expectations as gxe
+
+    return [
+        gxe.ExpectColumnValuesToBeNull(
+            column="problem",
+            mostly=mostly,
+            description="Every record can be read, and its fields make a text and a prompt.",
+            meta={"reason": "{problem}"},
+        ),
+        gxe.ExpectColumnValuesToBeNull(
+            column="repeats",
+            mostly=mostly,
+            description="No id was used before, in this batch or in the corpus.",
+            meta={"reason": "{repeats}"},
+        ),
+    ]
+
+
+def _complete(mostly: float) -> list["Expectation"]:
+    """Required values are there, in their types."""
+    import great_expectations.expectations as gxe
+    from great_expectations.expectations.row_conditions import Column
+
+    mapped = Column("problem").is_null()
+    required = [
+        gxe.ExpectColumnValuesToNotBeNull(
+            column=column,
+            row_condition=mapped,
+            mostly=mostly,
+            meta={"reason": f"missing value: {column} must not be null"},
+        )
+        for column in ("row_id", "text", "prompt_chars", "source", "source_line", "content_hash")
+    ]
+    strings = [
+        gxe.ExpectColumnValuesToBeOfType(
+            column=column,
+            type_="str",
+            mostly=mostly,
+            meta={"reason": f"wrong type: {column} must be a string"},
+        )
+        for column in ("row_id", "text", "source")
+    ]
+    lines = gxe.ExpectColumnValuesToBeOfType(column="source_line", type_="int64")
+    return [*required, *strings, lines]
+
+
+def _sound_text(mostly: float) -> list["Expectation"]:
+    """Texts that can be stored, prompts that lie within them."""
+    import great_expectations.expectations as gxe
+
+    return [
+        gxe.ExpectColumnValuesToNotMatchRegex(
+            column="text",
+            regex=NUL,
+            mostly=mostly,
+            description="No text has a NUL character.",
+            meta={"reason": "not text: the text has a NUL character"},
+        ),
+        gxe.ExpectColumnPairValuesAToBeGreaterThanB(
+            column_A="n_chars",
+            column_B="prompt_chars",
+            or_equal=True,
+            ignore_row_if="either_value_is_missing",
+            mostly=mostly,
+            description="No prompt is longer than its text.",
+            meta={"reason": "prompt too long: {prompt_chars} characters of {n_chars}"},
         ),
     ]
 

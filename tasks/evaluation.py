@@ -4,6 +4,7 @@ Rows and queries that carry the same label belong together (the label says where
 never what its text looks like). All methods see the same texts and go through the same metrics.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -51,6 +52,7 @@ def compare_methods(scores: ScoresRef, *, ks: Sequence[int]) -> list[MethodResul
     table = _queries_of(scores.root, stored).queries()
     query_texts, query_labels = table["text"].to_pylist(), table["label"].to_pylist()
     positives = _positives(row_labels, query_labels)
+    logging.getLogger("bm25s").disabled = True  # on import it sets itself to DEBUG
     candidates = {
         "RISE": _whole_matrix(stored),
         "BM25": bm25_scores(row_texts, query_texts),

@@ -13,8 +13,8 @@ from tasks.config import IndexConfig, RuntimeConfig
 from tasks.space import n_signature_numbers
 
 FLOAT32_BYTES = 4
-LOGIT_COPIES = 3
-"""Arrays of the logits' size that live at once: logits, their scaled copy, top-k's workspace."""
+LOGIT_COPIES = 2
+"""Arrays of the logits' size that live at once: the logits, and what top-k makes of them."""
 LAYER_COPIES = 24
 """Arrays of [tokens, hidden] that live at once within a layer: an MLP is about 8 wide on its own,
 attention and the float32 copies of normalisations are the rest."""

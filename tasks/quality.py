@@ -116,9 +116,7 @@ class QualityRun:
             checks=[_check(outcome, len(frame)) for outcome in outcomes],
         )
         self._results.append(result)
-        for outcome in validation.results:
-            outcome.result = _for_pages(outcome.result)
-        self._context.validation_results_store.set(stored, validation)
+        self._keep_for_pages(stored, validation)
         return result
 
     def write(self, docs: Path) -> Path:
@@ -151,6 +149,11 @@ class QualityRun:
         success = all(result.success for result in self._results)
         write_json(docs / "validation.json", {"success": success, "runs": runs})
         return docs / "index.html"
+
+    def _keep_for_pages(self, stored: Any, validation: Any) -> None:
+        for outcome in validation.results:
+            outcome.result = _for_pages(outcome.result)
+        self._context.validation_results_store.set(stored, validation)
 
     def _validate(
         self,

@@ -147,7 +147,7 @@ def _require_sound(published: Release) -> None:
 class _Tally:
     """What the rows written so far add up to."""
 
-    tokens: list[int] = field(default_factory=list)
+    n_tokens: int = 0
     sources: Counter[str] = field(default_factory=Counter)
     batches: Counter[str] = field(default_factory=Counter)
 
@@ -185,10 +185,10 @@ def _publish(ref: ReleaseRef, scores: Scores, config: ReleaseConfig, progress: P
             path = writer.add(_join(part, corpus, batches, tally))
             files.append(StagedFile(path, len(part)))
             progress.advance(len(part))
-        staged = StagedRelease(ref.name, files, sum(tally.tokens))
+        staged = StagedRelease(ref.name, files, tally.n_tokens)
         check_release(staged, batches=batches.row_ids(), docs=writer.staging / "quality")
         write_json(writer.staging / "environment.json", _environment())
-        manifest = _manifest(staged, tally, _lineage(ref, scores, config, corpus, tally))
+        manifest = _manifest(staged, _lineage(ref, scores, config, corpus, tally))
         writer.commit(manifest, card=_card(ref, config, manifest))
 
 
@@ -199,7 +199,7 @@ def _join(selected: pa.Table, corpus: Corpus, batches: _Batches, tally: _Tally) 
         _release_line(rows[line["row_id"]], line, *batches.locate(line["position"]))
         for line in selected.to_pylist()
     ]
-    tally.tokens.append(sum(line["n_tokens"] for line in lines))
+    tally.n_tokens += sum(line["n_tokens"] for line in lines)
     tally.sources.update(line["source"] for line in lines)
     tally.batches.update(line["lineage_id"].partition(":")[0] for line in lines)
     return pa.Table.from_pylist(lines, schema=RELEASE_SCHEMA)
@@ -226,12 +226,11 @@ def _release_line(
 # --------------------------------------------------------------------------------- manifest
 
 
-def _manifest(staged: StagedRelease, tally: _Tally, lineage: Mapping[str, Any]) -> dict[str, Any]:
+def _manifest(staged: StagedRelease, lineage: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "scores_id": lineage["scores"]["id"],
         "n_tokens": staged.n_tokens,
         "bytes": sum(file.path.stat().st_size for file in staged.files),
-        "tokens_by_file": tally.tokens,
         "lineage": dict(lineage),
     }
 

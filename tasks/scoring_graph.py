@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 MERGE_FAN_IN = 8
 """Partial results merged by one task."""
 
+ORDERING_BYTES = 40
+"""Bytes a score takes while the best are found: 4 as number, 8 as key, and temporary copies."""
+
+BLAS_THREADS = 1
+"""Threads of one product; the tasks are what runs in parallel."""
+
 CONNECT_SECONDS = 20
 """How long an existing Dask scheduler may take to answer."""
 
@@ -108,14 +114,15 @@ def block_bounds(n_rows: int, block_rows: int) -> list[tuple[int, int]]:
 def predicted_bytes(index: SignatureIndex, n_queries: int, runtime: RuntimeConfig) -> int:
     """Return the memory that the blocks in flight take together, in bytes, before any is read.
 
-    A task holds its shard as stored and as decoded, one widened slice, and for every score of
-    the block the score, its key and one temporary copy of the key. Values, ranks and row ids
-    of the whole index (tens of bytes a row) come on top, in the calling process.
+    Reading holds a shard three times: as stored, chunk by chunk with checked sums, and as one
+    array. Scoring holds it once, with a widened slice and, for every score of the block, its
+    key and the copies that ordering makes. Values, ranks and row ids of the whole index (tens
+    of bytes a row) come on top, in the calling process.
     """
     shard = index.block_rows * index.n_numbers * np.dtype(np.float16).itemsize
     widened = SLICE_ROWS * index.n_numbers * np.dtype(np.float32).itemsize
-    scores = index.block_rows * (n_queries + 1) * (4 + 8 + 8)
-    return worker_count(runtime) * (2 * shard + widened + scores)
+    ordering = index.block_rows * (n_queries + 1) * ORDERING_BYTES
+    return worker_count(runtime) * max(3 * shard, shard + widened + ordering)
 
 
 def worker_count(runtime: RuntimeConfig) -> int:
@@ -128,8 +135,8 @@ def score_block(
 ) -> tuple[NDArray[np.uint64], BlockValues]:
     """Score one block: the task of the graph, run wherever the scheduler puts it."""
     signatures, n_positions = SignatureIndex.open(plan.index).read_block(block)
-    with _one_blas_thread():
-        scores = _finite_scores(plan.index, block, signatures, QueryPanel(vectors))
+    _limit_blas_for_good()
+    scores = _finite_scores(plan.index, block, signatures, QueryPanel(vectors))
     if plan.matrix is not None:
         plan.matrix.write_block(block, np.ascontiguousarray(scores[:-1].T))
     eligible = n_positions > 0
@@ -185,7 +192,7 @@ def _on_threads(
             progress.advance(1)
 
     keys, parts = _graph(plan, plan.panel.vectors, slices)
-    with Callback(posttask=count):
+    with _one_blas_thread(), Callback(posttask=count):
         merged, values = compute(
             keys,
             parts,
@@ -244,41 +251,30 @@ def _client(runtime: RuntimeConfig) -> Iterator["Client"]:
 
 # ------------------------------------------------------------------------------ BLAS threads
 
-
-class _BlasThreads:
-    """Holds the process at one BLAS thread while any task needs it.
-
-    The limit belongs to the process, tasks run in several of its threads: the first to come
-    sets it and the last to leave lifts it.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._limits: Any = None
-
-    def enter(self) -> None:
-        from threadpoolctl import threadpool_limits
-
-        with self._lock:
-            if self._users == 0:
-                self._limits = threadpool_limits(limits=1, user_api="blas")
-            self._users += 1
-
-    def leave(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                self._limits.restore_original_limits()
-
-
-_BLAS_THREADS = _BlasThreads()
+_ONE_SEARCH = threading.Lock()
 
 
 @contextmanager
 def _one_blas_thread() -> Iterator[None]:
-    _BLAS_THREADS.enter()
-    try:
+    """Hold this process at one BLAS thread; searches on threads wait for one another.
+
+    The number of BLAS threads decides how a product is cut and so its last bits. It belongs to
+    the whole process, and threadpoolctl lets one thread at a time change it: the thread that
+    waits for the search, not its tasks, which come and go.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with _ONE_SEARCH, threadpool_limits(limits=BLAS_THREADS, user_api="blas"):
         yield
-    finally:
-        _BLAS_THREADS.leave()
+
+
+def _limit_blas_for_good() -> None:
+    """Put a task's process at one BLAS thread and leave it there.
+
+    In a Dask worker nobody else would: another task may be multiplying when this one ends.
+    Under `_one_blas_thread` this changes nothing, except where BLAS counts threads for each
+    thread that calls it (OpenBLAS on OpenMP).
+    """
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(limits=BLAS_THREADS, user_api="blas")

@@ -8,7 +8,7 @@ known from fingerprints, without loading the model.
 
 import functools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -136,17 +136,17 @@ def plan_index(
         ValueError: The model does not read windows that long.
         MemoryError: The work will not fit into memory.
     """
-    rows = Corpus(corpus)
     batches = tuple(batch.batch_id for batch in Corpus.batches(corpus))
+    contents = _block_contents(Corpus(corpus), batches, block_rows=config.block_rows)
     device = resolve_device(runtime.device)
     identity = index_identity(corpus, config, device=device)
     index = _existing_index(ref, identity)
-    digests = list(_block_digests(rows, batches, block_rows=config.block_rows))
     missing = tuple(
         block
-        for block, rows_digest in enumerate(digests)
+        for block, (rows_digest, _) in enumerate(contents)
         if index is None or not index.is_done(block, rows_digest)
     )
+    n_rows = sum(size for _, size in contents)
     predicted_bytes = 0
     if missing:
         dtype = identity["space"]["dtype"]
@@ -154,16 +154,16 @@ def plan_index(
     if index is None:
         index = _create_index(ref, identity, config, device=device)
     index.remember_model(config.model.model_dump(mode="json"))
-    index.reserve(rows.n_rows)
+    index.reserve(n_rows)
     return IndexPlan(
         ref=ref,
         corpus=corpus,
         config=config,
         runtime=runtime,
         batches=batches,
-        n_rows=rows.n_rows,
+        n_rows=n_rows,
         blocks=missing,
-        n_blocks=len(digests),
+        n_blocks=len(contents),
         predicted_bytes=predicted_bytes,
     )
 
@@ -280,11 +280,22 @@ def index_space(index: SignatureIndex, model: ModelConfig, *, device: str) -> Si
     Raises:
         MismatchError: Model, tokenizer or number format are others than the index's.
     """
-    stored = {key: value for key, value in index.identity["space"].items() if key != TABLES_KEY}
+    require_index_model(index, model, device=device)
+    return _load_index_space(index.ref, index.index_id, model, device)
+
+
+def require_index_model(index: SignatureIndex, model: ModelConfig, *, device: str) -> None:
+    """Refuse a model, tokenizer or number format that the index was not built with.
+
+    Only fingerprints are compared; no weight is loaded.
+
+    Raises:
+        MismatchError: They differ; the fields are named.
+    """
+    stored = _without_tables(index.identity["space"])
     signature = SignatureConfig.model_validate(stored["signature"])
     found = space_identity(model, signature, device=device)
     _require_equal(index.ref, {"space": stored}, {"space": found})
-    return _load_index_space(index.ref, index.index_id, model, device)
 
 
 @functools.lru_cache(maxsize=1)
@@ -305,9 +316,13 @@ def _existing_index(ref: IndexRef, identity: Mapping[str, Any]) -> SignatureInde
         index = SignatureIndex.open(ref)
     except NotFoundError:
         return None
-    space = {key: value for key, value in index.identity["space"].items() if key != TABLES_KEY}
+    space = _without_tables(index.identity["space"])
     _require_equal(ref, {**index.identity, "space": space}, identity)
     return index
+
+
+def _without_tables(space: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in space.items() if key != TABLES_KEY}
 
 
 def _create_index(
@@ -336,14 +351,18 @@ def _require_equal(ref: IndexRef, stored: Mapping[str, Any], found: Mapping[str,
         )
 
 
-def _block_digests(rows: Corpus, batches: Sequence[str], *, block_rows: int) -> Iterator[str]:
-    """Yield the digest of each block's (row_id, content_hash) pairs."""
+def _block_contents(
+    rows: Corpus, batches: Sequence[str], *, block_rows: int
+) -> list[tuple[str, int]]:
+    """Return the digest of each block's (row_id, content_hash) pairs, and how many there are."""
+    contents: list[tuple[str, int]] = []
     waiting: list[list[str]] = []
     for table in rows.iter_tables(batches=batches, columns=["row_id", "content_hash"]):
         columns = (table.column(name).to_pylist() for name in ("row_id", "content_hash"))
         waiting += [list(pair) for pair in zip(*columns, strict=True)]
         while len(waiting) >= block_rows:
-            yield digest(waiting[:block_rows])
+            contents.append((digest(waiting[:block_rows]), block_rows))
             del waiting[:block_rows]
     if waiting:
-        yield digest(waiting)
+        contents.append((digest(waiting), len(waiting)))
+    return contents

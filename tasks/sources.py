@@ -53,6 +53,7 @@ def read_records(
     """
     if isinstance(source, DatasetSource):
         yield from _read_dataset(source)
+        advance(sum(path.stat().st_size for path in _files_under(Path(source.path).expanduser())))
         return
     for path, name in expand(source):
         kind = _format(path, source)

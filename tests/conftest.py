@@ -41,3 +41,26 @@ def smollm2() -> Path:
     if not folder.is_dir():
         pytest.skip("SmolLM2 is not fetched: `rise models fetch smollm2-135m-instruct`")
     return folder
+
+
+@pytest.fixture(scope="session")
+def prefect_harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One real Prefect server for all tests that run flows."""
+    from prefect.settings import (
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_HOME,
+        PREFECT_LOCAL_STORAGE_PATH,
+        PREFECT_LOGGING_TO_API_ENABLED,
+        temporary_settings,
+    )
+    from prefect.testing.utilities import prefect_test_harness
+
+    folder = tmp_path_factory.mktemp("prefect")
+    settings = {
+        PREFECT_HOME: folder,
+        PREFECT_LOCAL_STORAGE_PATH: folder / "storage",
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        PREFECT_LOGGING_TO_API_ENABLED: False,
+    }
+    with temporary_settings(settings), prefect_test_harness(server_startup_timeout=120):
+        yield

@@ -89,7 +89,7 @@ def test_the_manifest_describes_files_and_the_whole_lineage(scored, published):
         f"data/train-0000{n}-of-00003.parquet" for n in range(3)
     ]
     assert published.n_bytes == sum((folder / entry["name"]).stat().st_size for entry in data)
-    assert sum(manifest["tokens_by_file"]) == published.n_tokens == manifest["n_tokens"]
+    assert sum(entry["tokens"] for entry in data) == published.n_tokens == manifest["n_tokens"]
     lineage = manifest["lineage"]
     assert lineage["scores"]["id"] == scores.scores_id
     assert [batch["id"] for batch in lineage["batches"]] == ["b1", "b2"]

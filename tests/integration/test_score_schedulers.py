@@ -1,11 +1,13 @@
 """Scoring a store: the same bits from every scheduler, exact top rows, named faults."""
 
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scored_store import SPACE, ScoredStore, make_scored_store, write_index
+from threadpoolctl import threadpool_info
 
 from storage.corpus import Corpus
 from storage.errors import CorruptionError, IncompleteError, MismatchError, NotFoundError
@@ -14,6 +16,7 @@ from storage.scores import Scores
 from storage.signatures import SignatureIndex
 from tasks.config import RuntimeConfig, ScoreConfig
 from tasks.scoring import attribute, score
+from tasks.scoring_graph import predicted_bytes
 
 TOP_10 = ScoreConfig(top_k=10)
 THREADS = RuntimeConfig(scheduler="threads", workers=2)
@@ -27,12 +30,16 @@ def store(tmp_path_factory) -> ScoredStore:
 
 @pytest.fixture(scope="session")
 def dask_address():
-    """A Dask cluster that exists before any scoring: two worker processes."""
+    """A Dask cluster that exists before any scoring: one worker that runs two tasks at once."""
+    import dask
     from distributed import LocalCluster
 
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0"
-    ) as cluster:
+    # as a worker without a nanny has it: products take several threads unless told otherwise
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), 2)
+    with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ": threads}),
+        LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as cluster,
+    ):
         yield cluster.scheduler_address
 
 
@@ -62,17 +69,25 @@ def test_every_scheduler_stores_the_same_bytes(tmp_path, dask_address):
         exact=False,
     )
     config = ScoreConfig(top_k=10, full_matrix=True)
-    reports = {
-        scheduler: score_afresh(
-            store, tmp_path / name, RuntimeConfig(scheduler=scheduler, workers=2), config
-        )
-        for name, scheduler in (("a", "threads"), ("b", "local"), ("c", dask_address))
-    }
-    found = {name: stored_bytes(Path(report.path)) for name, report in reports.items()}
-    assert len({report.ref.scores_id for report in reports.values()}) == 1
-    assert found["threads"] == found["local"] == found[dask_address]
-    assert "values.parquet" in found["threads"]
-    assert any(name.startswith("matrix.zarr/") for name in found["threads"])
+    runtimes = [
+        RuntimeConfig(scheduler="threads", workers=2),
+        RuntimeConfig(scheduler="threads", workers=1),
+        RuntimeConfig(scheduler="local", workers=2),
+        RuntimeConfig(scheduler=dask_address),
+    ]
+    found = []
+    for number, runtime in enumerate(runtimes):
+        report = score_afresh(store, tmp_path / str(number), runtime, config)
+        found.append({"id": report.ref.scores_id, **stored_bytes(Path(report.path))})
+    assert found[0] == found[1] == found[2] == found[3]
+    assert "values.parquet" in found[0]
+    assert any(name.startswith("matrix.zarr/") for name in found[0])
+
+
+def test_a_search_on_threads_gives_the_blas_threads_back(store):
+    before = [pool["num_threads"] for pool in threadpool_info()]
+    attribute(store.index, store.query_signatures, top_k=3, runtime=THREADS)
+    assert [pool["num_threads"] for pool in threadpool_info()] == before
 
 
 def test_scores_equal_exact_arithmetic(store, tmp_path):
@@ -113,6 +128,23 @@ def test_block_size_changes_no_score(store, tmp_path, block_rows):
         runtime=THREADS,
     )
     assert ours == attribute(store.index, store.query_signatures, top_k=68, runtime=THREADS)
+
+
+def test_memory_is_bounded_by_the_blocks_in_flight(tmp_path):
+    store = make_scored_store(
+        str(tmp_path / "store"), n_rows=6000, n_queries=8, n_numbers=1024, block_rows=128
+    )
+    runtime = RuntimeConfig(workers=2)
+    attribute(store.index, store.query_signatures, top_k=5, runtime=runtime)  # imports
+    tracemalloc.start()
+    attribute(store.index, store.query_signatures, top_k=5, runtime=runtime)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    index = SignatureIndex.open(store.index)
+    predicted = predicted_bytes(index, 8, runtime)
+    bytes_a_row = 200  # ids, ranks, values and the graph, in the calling process
+    assert peak < predicted + 6000 * bytes_a_row
+    assert predicted < 6000 * 1024 * 2 / 4, "the index must be much larger than the prediction"
 
 
 def test_asking_again_is_answered_from_the_store(store, tmp_path):

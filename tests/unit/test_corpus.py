@@ -124,23 +124,23 @@ def test_small_parts_change_nothing(
     config = rows_config(path, max_rejected_share=0.5)
     refs = [CorpusRef(str(tmp_path / name), "main") for name in ("one", "two")]
     whole = ingest_rows(refs[0], config, row_tokenizer)
-    monkeypatch.setattr(tasks.candidates, "PART_ROWS", 5)
+    monkeypatch.setattr(tasks.candidates, "PART_ROWS", 8)
     parts = ingest_rows(refs[1], config, row_tokenizer)
     assert _all_rows(refs[0]) == _all_rows(refs[1])
     assert _rejected(whole) == _rejected(parts)
     assert len(_rejected(whole)) == 4
     folder = Path(parts.rejected_path).parent
-    assert len(list(folder.glob("rows-*.parquet"))) == 5
-    assert len(list(folder.glob("quality/validations/rows/*"))) == 5
+    assert len(list(folder.glob("rows-*.parquet"))) == 3
+    assert len(list(folder.glob("quality/validations/rows/*"))) == 3
 
 
 def test_parts_are_bounded_in_characters_too(
     tmp_path: Path, row_tokenizer: RowTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_jsonl(tmp_path / "a.jsonl", texts(10))
+    path = write_jsonl(tmp_path / "a.jsonl", texts(4))
     monkeypatch.setattr(tasks.candidates, "PART_CHARS", 60)
     report = ingest_rows(CorpusRef(str(tmp_path / "s"), "m"), rows_config(path), row_tokenizer)
-    assert len(list(Path(report.rejected_path).parent.glob("rows-*.parquet"))) == 5
+    assert len(list(Path(report.rejected_path).parent.glob("rows-*.parquet"))) == 2
 
 
 def test_rows_that_the_corpus_has_are_counted_and_left_out(
@@ -338,3 +338,9 @@ def test_one_bad_query_is_an_error_that_lists_it(
     assert lines[1].startswith(f"  {path}:4: malformed JSON")
     assert lines[-2:] == ["  and 11 more", "Mend or remove these records."]
     assert len(lines) == 1 + 20 + 2
+
+
+def test_the_same_text_with_another_prompt_is_other_content() -> None:
+    assert content_hash("one story", 0) != content_hash("one story", 3)
+    assert content_hash("one story", 0) != content_hash("two stories", 0)
+    assert made_id("a.jsonl", "0f") != made_id("b.jsonl", "0f")

@@ -94,6 +94,24 @@ def test_folder_without_config_is_refused(tmp_path: Path):
         resolve_model(ModelConfig(name=str(tmp_path)))
 
 
+def test_hub_id_resolves_from_the_local_cache(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    repository, revision = tmp_path / "models--somebody--tiny", "0" * 40
+    shutil.copytree(tiny_llama, repository / "snapshots" / revision)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(revision)
+    resolved = resolve_model(ModelConfig(name="somebody/tiny"))
+    assert resolved.path == repository / "snapshots" / revision
+    assert resolved.revision == revision
+    assert resolve_model(ModelConfig(name="somebody/tiny", revision=revision)) == resolved
+    with pytest.raises(ValueError, match="no model 'somebody/tiny'"):
+        resolve_model(ModelConfig(name="somebody/tiny", revision="other"))
+
+
 def test_pickled_weights_are_refused_and_not_opened(tiny_llama: Path, tmp_path: Path):
     class Bomb:
         def __reduce__(self) -> tuple[object, tuple[str]]:

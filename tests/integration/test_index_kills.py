@@ -1,0 +1,129 @@
+"""SIGKILL of a process that builds an index, at moments of its whole life; then it is run again.
+
+Readers never see an unfinished index, the second run does the blocks that were not done and no
+other, and it ends with the very bytes of a build that nobody disturbed.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from store_samples import tree_bytes
+from tiny_rows import tiny_texts, write_texts
+
+from storage.errors import IncompleteError, NotFoundError
+from storage.refs import CorpusRef, IndexRef
+from storage.signatures import SignatureIndex
+from tasks.config import (
+    IndexConfig,
+    ModelConfig,
+    ResidualConfig,
+    SignatureConfig,
+    SketchConfig,
+    WindowConfig,
+)
+
+TESTS = Path(__file__).parents[1]
+BLOCK_ROWS = 6
+N_ROWS = 27
+N_BLOCKS = 5
+
+Run = Callable[[str, str], int]
+
+
+@pytest.fixture(name="root", scope="module")
+def one_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("kills") / "store"
+    write_texts(CorpusRef(str(root), "main"), "b1", tiny_texts(N_ROWS))
+    return root
+
+
+@pytest.fixture(name="run", scope="module")
+def victim(root: Path, tiny_llama: Path) -> Iterator[Run]:
+    """Builds the named index in a child that dies at the named moment; gives its exit code."""
+    config = IndexConfig(
+        model=ModelConfig(name=str(tiny_llama), dtype="float32"),
+        signature=SignatureConfig(
+            residual=ResidualConfig(temperature=1.0, top_k=64),
+            sketch=SketchConfig(residual_dim=8, hidden_dim=8, projected_dim=4),
+            window=WindowConfig(tokens=24, overlap=6),
+        ),
+        block_rows=BLOCK_ROWS,
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
+    with subprocess.Popen(
+        [sys.executable, str(TESTS / "index_child.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def run(index: str, moment: str) -> int:
+            command = {"root": str(root), "index": index, "moment": moment}
+            command |= {"config": config.model_dump_json(), "report": str(root / "report")}
+            process.stdin.write(json.dumps(command) + "\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+        yield run
+        process.stdin.close()
+
+
+@pytest.fixture(name="undisturbed", scope="module")
+def whole_index(root: Path, run: Run) -> dict[str, str]:
+    assert run("undisturbed", "") == 0
+    return tree_bytes(root / "indexes" / "undisturbed")
+
+
+def _blocks_done(ref: IndexRef) -> list[int]:
+    try:
+        index = SignatureIndex.open(ref)
+    except NotFoundError:
+        return []
+    return [block for block in range(N_BLOCKS) if index.block_record(block) is not None]
+
+
+@pytest.mark.parametrize(
+    ("moment", "done"),
+    [
+        ("rename:indexes/victim", 0),  # the empty index is about to appear
+        ("batch:0", 0),  # nothing was read yet
+        ("batch:2", 0),  # within block 0
+        ("advance:1", 1),  # between blocks
+        ("batch:9", None),  # within some later block
+        ("rename:signatures/c/2/", 2),  # the shard of block 2 is computed, not yet in place
+        ("rename:blocks/00000003", 3),  # shard 3 is in place, its record is not
+        ("advance:5", 5),  # all blocks are done
+        ("rename:rows.json", 5),  # the commit is about to count
+    ],
+)
+def test_kill_then_resume(
+    root: Path,
+    run: Run,
+    undisturbed: dict[str, str],
+    moment: str,
+    done: int | None,
+):
+    name = "victim-" + "".join(char if char.isalnum() else "-" for char in moment.lower())
+    ref = IndexRef(str(root), name)
+    assert run(name, moment) == -signal.SIGKILL
+    finished = _blocks_done(ref)
+    assert finished == list(range(len(finished)))
+    assert done is None or len(finished) == done
+    if finished:
+        with pytest.raises(IncompleteError):
+            _ = SignatureIndex.open(ref).n_rows
+
+    assert run(name, "") == 0
+    again = int((root / "report").read_text())
+    assert again == N_ROWS - BLOCK_ROWS * len(finished) if len(finished) < N_BLOCKS else again == 0
+    assert tree_bytes(root / "indexes" / name) == undisturbed
+    assert SignatureIndex.open(ref).verify() == []

@@ -1,0 +1,86 @@
+"""A real Prefect server, and its command line, as processes of their own."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PATIENCE_SECONDS = 90
+
+Environment = dict[str, str]
+
+
+@contextmanager
+def prefect_server(home: Path) -> Iterator[Environment]:
+    """Run a real Prefect server in a process of its own; yield the environment of its clients."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_API_PORT": port,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
+    log = (home / "server.log").open("wb")
+    server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        wait_until_served(lambda: get(environment, "/health") is True, server, home)
+        yield environment
+    finally:
+        server.terminate()
+        server.wait(30)
+        log.close()
+
+
+def get(environment: Environment, path: str) -> object:
+    try:
+        with urllib.request.urlopen(environment["PREFECT_API_URL"] + path, timeout=5) as answer:
+            return json.load(answer)
+    except OSError:
+        return None
+
+
+def post(environment: Environment, path: str, body: dict[str, object]) -> list[dict[str, Any]]:
+    request = urllib.request.Request(
+        environment["PREFECT_API_URL"] + path,
+        data=json.dumps(body).encode(),
+        headers={"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)
+
+
+def wait_until_served(holds: Callable[[], bool], server: subprocess.Popen, home: Path) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        if server.poll() is not None or time.monotonic() > end:
+            pytest.fail((home / "server.log").read_text()[-3000:])
+        time.sleep(0.5)
+
+
+def prefect(environment: Environment, folder: Path, command: str, *more: str) -> str:
+    """Run a ``prefect`` command (split at spaces, then ``more``) in a folder; return its output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", *command.split(), *more],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    if done.returncode != 0:
+        pytest.fail(f"prefect {command}:\n{done.stdout}\n{done.stderr}"[-4000:])
+    return done.stdout

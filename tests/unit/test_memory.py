@@ -1,0 +1,61 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from tasks import memory
+from tasks.backbone import ModelShape, model_shape
+from tasks.config import IndexConfig, ModelConfig, RuntimeConfig
+from tasks.memory import available_bytes, predict_memory
+
+SHAPE = ModelShape(n_parameters=135_000_000, vocabulary=49_152, hidden=576, max_tokens=8192)
+
+
+def test_available_memory_is_known_on_linux():
+    available = available_bytes("cpu")
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert available is not None
+    assert 0 < available <= total
+    assert available_bytes("mps") is None
+
+
+def test_prediction_follows_what_is_held():
+    config, runtime = IndexConfig(), RuntimeConfig()
+    need = predict_memory(SHAPE, config, runtime, dtype="bfloat16")
+    assert need.model == 270_000_000
+    assert need.head == 4 * 49_152 * (576 + 64)
+    assert need.logits == 2 * runtime.head_bytes
+    assert need.signatures > 1024 * 24_576 * 14
+    assert need.total == sum(vars(need).values())
+
+    assert predict_memory(SHAPE, config, runtime, dtype="float32").model == 540_000_000
+    small = RuntimeConfig(batch_tokens=16, head_bytes=1 << 20)
+    assert predict_memory(SHAPE, config, small, dtype="bfloat16").total < need.total - 600_000_000
+    few = IndexConfig(block_rows=64)
+    assert predict_memory(SHAPE, few, runtime, dtype="bfloat16").total < need.total - 300_000_000
+
+
+def test_shape_of_a_model_needs_no_weights(tiny_llama: Path):
+    from transformers.models.auto import AutoModelForCausalLM
+
+    shape = model_shape(ModelConfig(name=str(tiny_llama)))
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    assert shape.n_parameters == sum(p.numel() for p in model.parameters())
+    assert (shape.vocabulary, shape.hidden, shape.max_tokens) == (320, 32, 512)
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_loaded_model_is_not_asked_for_again(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, *, loaded: bool
+):
+    config = IndexConfig(model=ModelConfig(name=str(tiny_llama)))
+    shape = model_shape(config.model)
+    need = predict_memory(shape, config, RuntimeConfig(), dtype="float32")
+    monkeypatch.setattr(memory, "available_bytes", lambda _: need.total - need.model)
+    monkeypatch.setattr(memory, "model_is_loaded", lambda: loaded)
+    arguments = {"device": "cpu", "dtype": "float32"}
+    if loaded:
+        assert memory.require_memory(config, RuntimeConfig(), **arguments) == need.total
+    else:
+        with pytest.raises(MemoryError):
+            memory.require_memory(config, RuntimeConfig(), **arguments)
