@@ -25,15 +25,8 @@ from pathlib import Path
 
 import torch
 
-from rise_ops.coarse_head import (
-    CoarseHead,
-    CoarseResidual,
-    candidates_for,
-    coarse_head,
-    coarse_residual,
-    fast_dtype,
-    repair,
-)
+from rise_ops.coarse_head import CoarseResidual, candidates_for, coarse_residual, repair
+from rise_ops.coarse_product import CoarseHead, coarse_head, fast_dtype
 from rise_ops.readout import ReadoutHead
 from rise_ops.residual import ResidualRule, SparseResidual, sparse_residual
 

@@ -2,7 +2,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rise_ops.coarse_head import coarse_head, coarse_residual
+from rise_ops.coarse_head import coarse_residual
+from rise_ops.coarse_product import coarse_head
 from rise_ops.readout import ReadoutHead
 from rise_ops.residual import ResidualRule, sparse_residual
 

@@ -1,15 +1,8 @@
 import pytest
 import torch
 
-from rise_ops.coarse_head import (
-    CoarseResidual,
-    candidates_for,
-    coarse_head,
-    coarse_residual,
-    fast_dtype,
-    repair,
-    upper_bounds,
-)
+from rise_ops.coarse_head import CoarseResidual, candidates_for, coarse_residual, repair
+from rise_ops.coarse_product import coarse_head, fast_dtype, upper_bounds
 from rise_ops.readout import ReadoutHead
 from rise_ops.residual import (
     ResidualRule,
