@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rise_ops.coarse_head import CoarseResidual, candidates_for, coarse_residual, repair
 from rise_ops.coarse_product import coarse_head, fast_dtype, upper_bounds
@@ -50,6 +51,17 @@ def dense(residual, vocab=VOCAB):
 
 def differences(found, exact):
     return (dense(found.residual) - dense(exact)).abs().amax(1)
+
+
+class _NoSync(TorchDispatchMode):
+    """Fails on the operators that make the host wait for a device."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique", "unique_", "is_nonzero")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if any(name in str(func) for name in self.WAITS):
+            raise RuntimeError(f"{func} waits for the device")
+        return func(*args, **(kwargs or {}))
 
 
 @DTYPES
@@ -258,3 +270,11 @@ def test_other_dtypes_are_refused():
 def test_fast_dtype_is_one_that_the_coarse_head_takes():
     assert fast_dtype("cuda") == torch.bfloat16
     assert fast_dtype("cpu") in (torch.bfloat16, torch.float32)
+
+
+@RULES
+def test_nothing_waits_for_the_device_before_the_repair(rule):
+    head, hidden, targets = make(**HEADS["all"])
+    coarse = coarse_head(head, dtype=torch.bfloat16)
+    with _NoSync():
+        coarse_residual(coarse, hidden, targets, rule, n_candidates=48, max_logit_bytes=10**5)
