@@ -21,6 +21,7 @@ from tasks.config import (
     PRESETS,
     FilesSource,
     IndexConfig,
+    InstructionFields,
     ModelConfig,
     RowsConfig,
     RuntimeConfig,
@@ -43,7 +44,7 @@ def main() -> None:
     runtime = RuntimeConfig(device=arguments.device)
     with tempfile.TemporaryDirectory() as store:
         corpus, index = CorpusRef(store, "bench"), IndexRef(store, "bench")
-        rows = RowsConfig(source=_file(arguments.folder / "train.jsonl"), label_field="label")
+        rows = _rows(arguments.folder / "train.jsonl")
         ingest(corpus, rows, index_config.model)
         started = time.monotonic()
         built = build_index(index, corpus, index_config, runtime)
@@ -75,6 +76,14 @@ def _measured(store: str, index: IndexRef, path: Path, runtime: RuntimeConfig) -
     asked = make_query_set(store, path.stem, index, queries, runtime)
     scored = score(index, asked.ref, ScoreConfig(full_matrix=True), runtime)
     return [vars(method) for method in compare_methods(scored.ref, ks=CUTS)]
+
+
+def _rows(path: Path) -> RowsConfig:
+    # the queries are an instruction, an input and an answer, a line each: rows must look alike
+    with path.open() as file:
+        instructions = "instruction" in json.loads(file.readline())
+    fields = InstructionFields(style="plain") if instructions else TextFields()
+    return RowsConfig(source=_file(path), fields=fields, label_field="label")
 
 
 def _file(path: Path) -> FilesSource:

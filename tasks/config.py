@@ -91,6 +91,9 @@ class InstructionFields(StageConfig):
     instruction: str = Field("instruction", title="Instruction field")
     input: str = Field("input", title="Input field", description="May be absent or empty.")
     output: str = Field("output", title="Output field")
+    style: Literal["headings", "plain"] = Field(
+        "headings", title="Style", description="headings: Alpaca's. plain: one line each."
+    )
 
 
 class ChatFields(StageConfig):

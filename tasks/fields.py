@@ -83,7 +83,7 @@ def to_text(
     - text: the field; the prompt field, when one is named, must be a prefix of it.
     - prompt and completion: prompt + separator + completion.
     - instruction: `INSTRUCTION_PROMPT` or, with an input that is not empty,
-      `INSTRUCTION_INPUT_PROMPT`, then the output.
+      `INSTRUCTION_INPUT_PROMPT`, then the output; in style ``plain`` one line each, no headings.
     - chat: the tokenizer's own template; the last assistant message is the completion.
 
     Raises:
@@ -161,6 +161,8 @@ def _instruction_prompt(record: Mapping[str, Any], fields: InstructionFields) ->
     instruction = _filled(record, fields.instruction)
     given = record.get(fields.input)
     extra = "" if given is None else _string(record, fields.input)
+    if fields.style == "plain":
+        return "".join(f"{part}\n" for part in (instruction, extra) if part.strip())
     if not extra.strip():
         return INSTRUCTION_PROMPT.format(instruction=instruction)
     return INSTRUCTION_INPUT_PROMPT.format(instruction=instruction, input=extra)

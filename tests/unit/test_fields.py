@@ -76,6 +76,16 @@ def test_an_instruction_without_input_has_two_headings(
     assert text[border:] == "Blue."
 
 
+@pytest.mark.parametrize(("extra", "prompt"), [("1, 2", "Add.\n1, 2\n"), ("", "Add.\n")])
+def test_a_plain_instruction_has_a_line_each(
+    row_tokenizer: RowTokenizer, extra: str, prompt: str
+) -> None:
+    record = {"instruction": "Add.", "input": extra, "output": "3"}
+    text, border = to_text(record, InstructionFields(style="plain"), row_tokenizer)
+    assert text == f"{prompt}3"
+    assert border == len(prompt)
+
+
 def test_an_instruction_with_input_has_three(row_tokenizer: RowTokenizer) -> None:
     record = {"instruction": "Add.", "input": "1, 2", "output": "3"}
     text, border = to_text(record, InstructionFields(), row_tokenizer)
