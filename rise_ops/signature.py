@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from rise_ops.coarse_head import candidates_for, coarse_residual, repair
+from rise_ops.coarse_product import CoarseHead
 from rise_ops.projection import (
     MIN_NORM,
     PositionFeatures,
@@ -20,7 +22,13 @@ from rise_ops.projection import (
     unit_length,
 )
 from rise_ops.readout import ReadoutHead
-from rise_ops.residual import SparseResidual, sparse_residual, through_head
+from rise_ops.residual import (
+    ResidualRule,
+    SparseResidual,
+    sparse_residual,
+    support_through_head,
+    through_head,
+)
 from rise_ops.windows import add_rows
 
 
@@ -61,6 +69,11 @@ class SignatureSettings:
             raise ValueError(f"weighting must be 'unit' or 'gradient', got {self.weighting!r}.")
 
     @property
+    def rule(self) -> ResidualRule:
+        """Which tokens carry a residual."""
+        return ResidualRule(self.temperature, self.top_k, self.mass, self.min_tokens)
+
+    @property
     def channels(self) -> Mapping[str, float]:
         """Weight of each channel in use, in the order of the signature."""
         weights = {
@@ -74,7 +87,8 @@ class SignatureSettings:
 class Sketcher:
     """Makes signatures of one space: one head, one embedding, one set of tables and settings.
 
-    Nothing here makes the host wait for the device, as long as ``max_positions`` is given.
+    Nothing here makes the host wait for the device, as long as ``max_positions`` is given; but with
+    a coarse head `position_features` does, once.
 
     Args:
         head: The model's read-out head.
@@ -82,6 +96,8 @@ class Sketcher:
         tables: What is random or calibrated in the projection, made for this vocabulary, hidden
             size and embedding size: `SketchTables`, `PrincipalTables` or `TensorTables`.
         settings: Residual, weights and weighting.
+        coarse: The same head in low precision: residuals then equal those of ``head`` up to
+            rounding, at the speed of the coarse product. None: ``head`` makes all logits.
 
     Raises:
         ValueError: Sizes do not fit together, ``top_k`` exceeds the vocabulary, or the tables lack
@@ -94,9 +110,12 @@ class Sketcher:
         embedding: Float[Tensor, "vocab embedding"],
         tables: ProjectionTables,
         settings: SignatureSettings,
+        *,
+        coarse: CoarseHead | None = None,
     ) -> None:
         _check_sizes(head, embedding, tables, settings)
         self.head = head
+        self._coarse = coarse
         self.settings = settings
         self.projection = tables.projection(
             embedding.detach().to(head.weight.device),
@@ -130,6 +149,9 @@ class Sketcher:
             ValueError: ``max_logit_bytes`` does not hold one position's logits.
         """
         size = _slice_size(self.head.vocab_size, max_logit_bytes)
+        if self._coarse is not None:
+            residual = self._coarse_residual(self._coarse, hidden, targets, max_logit_bytes)
+            return self.projection.position_features(hidden, residual)
         # at least one slice, so that no positions give features of the right shape
         parts = [
             self.projection.position_features(
@@ -199,7 +221,25 @@ class Sketcher:
             mass=self.settings.mass,
             min_tokens=self.settings.min_tokens,
         )
-        residual = through_head(residual, logits, self.head)
+        return self._scaled(through_head(residual, logits, self.head))
+
+    def _coarse_residual(
+        self, coarse: CoarseHead, hidden: Tensor, targets: Tensor, max_logit_bytes: int
+    ) -> SparseResidual:
+        rule = self.settings.rule
+        found = coarse_residual(
+            coarse,
+            hidden,
+            targets,
+            rule,
+            n_candidates=candidates_for(rule),
+            max_logit_bytes=max_logit_bytes,
+        )
+        # for all positions together: it is here that the host waits
+        found = repair(found, self.head, hidden, targets, rule, max_logit_bytes=max_logit_bytes)
+        return self._scaled(support_through_head(found.residual, found.logits, self.head))
+
+    def _scaled(self, residual: SparseResidual) -> SparseResidual:
         if self.settings.weighting == "gradient":
             return residual
         return SparseResidual(residual.tokens, unit_length(residual.values, MIN_NORM))

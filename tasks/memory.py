@@ -59,6 +59,8 @@ def predict_memory(
     n_numbers = sketch.n_numbers
     # in float32 the head is the model's own weight
     head_copy = 0 if dtype == "float32" else shape.vocabulary * shape.hidden
+    # a coarse head: its weight in two bytes or, where that is no faster, in four
+    coarse_copy = shape.vocabulary * shape.hidden if config.signature.head == "two_pass" else 0
     images = shape.vocabulary * _image_numbers(sketch)
     logits = min(runtime.head_bytes, FLOAT32_BYTES * runtime.batch_tokens * shape.vocabulary)
     # a block: float32 sums, their scaled copy, the same on the host, and the stored float16
@@ -67,7 +69,7 @@ def predict_memory(
     spectra = SPECTRUM_COPIES * SPECTRUM_BYTES if sketch.kind == "tensor" else 0
     return MemoryNeed(
         model=shape.n_parameters * number_bytes,
-        head=(head_copy + images) * FLOAT32_BYTES,
+        head=(head_copy + coarse_copy + images) * FLOAT32_BYTES,
         logits=LOGIT_COPIES * logits,
         activations=LAYER_COPIES * runtime.batch_tokens * shape.hidden * FLOAT32_BYTES,
         signatures=block + batch + spectra,

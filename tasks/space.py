@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from rise_ops.coarse_product import CoarseHead, coarse_head, fast_dtype
 from rise_ops.projection import ProjectionTables
 from rise_ops.signature import SignatureSettings, Sketcher
 from tasks.backbone import (
@@ -105,8 +106,13 @@ def make_space(
         backbone.embedding(signature.sketch.embedding),
         tables,
         sketch_settings(signature, vocabulary=backbone.head.vocab_size),
+        coarse=_coarse_head(backbone) if signature.head == "two_pass" else None,
     )
     return SignatureSpace(backbone, load_tokenizer(model), sketcher, signature.window)
+
+
+def _coarse_head(backbone: Backbone) -> CoarseHead:
+    return coarse_head(backbone.head, dtype=fast_dtype(backbone.device))
 
 
 def sketch_settings(signature: SignatureConfig, *, vocabulary: int) -> SignatureSettings:
