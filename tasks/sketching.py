@@ -113,6 +113,27 @@ def measure_moments(
     return moments
 
 
+def window_features(
+    row: TokenRow, windows: Sequence[Window], space: SignatureSpace, runtime: RuntimeConfig
+) -> tuple[PositionFeatures, Tensor]:
+    """Return the features of one row's positions, window by window, and the window of each.
+
+    Args:
+        row: The tokens.
+        windows: From `cut_windows` of that row alone.
+        space: Model and sketch.
+        runtime: Sizes of batches.
+    """
+    per_batch = max(1, runtime.batch_tokens // space.window.tokens)
+    parts, indexes = [], []
+    for start in range(0, len(windows), per_batch):
+        batch = make_batch([row], windows[start : start + per_batch])
+        sent = _sent(batch, space.backbone.device)
+        parts.append(_read(sent, space, runtime)[0])
+        indexes.append(sent.window_index + start)
+    return PositionFeatures.joined(parts), torch.cat(indexes)
+
+
 def _run_batches(
     windows: Sequence[Window],
     run: Callable[[Sequence[Window]], None],
