@@ -234,13 +234,46 @@ def energy_captured(second_moment: Float64[Tensor, "n n"], basis: Basis) -> floa
     return min(max(captured / trace, 0.0), 1.0)
 
 
-def energy_ratio(second_moment: Float64[Tensor, "n n"], basis: Basis) -> float:
-    """Return the energy captured on new text relative to the calibration's: the drift measure.
+def held_out_energy(
+    first: Float64[Tensor, "n n"], second: Float64[Tensor, "n n"], *, n_directions: int
+) -> float:
+    """Return the share of energy that directions capture of text they were not made from, 0 to 1.
+
+    What they capture of their own sample is too much, the more so the smaller it is. Here each half
+    of a sample is seen along the directions of the other.
+
+    Args:
+        first: Second moment of one half of a sample.
+        second: Of the other half.
+        n_directions: Directions kept, 1 to n.
+
+    Raises:
+        ValueError: A moment is zero or not finite.
+    """
+    pairs = ((first, second), (second, first))
+    bases = [
+        principal_basis(own, n_directions=n_directions, whiten=False, damping=0.0)
+        for own, _ in pairs
+    ]
+    captured = [
+        energy_captured(other, basis) for (_, other), basis in zip(pairs, bases, strict=True)
+    ]
+    return sum(captured) / 2.0
+
+
+def energy_ratio(second_moment: Float64[Tensor, "n n"], basis: Basis, *, expected: float) -> float:
+    """Return the energy captured on new text relative to what is expected: the drift measure.
 
     1: the new text lives in the same directions. Well below 1: an index with bases made anew is
     due. It can exceed 1 a little.
+
+    Args:
+        second_moment: Of the new text.
+        basis: Whitened or not.
+        expected: What the directions capture of text like that they were made from, above 0; see
+            `held_out_energy`.
     """
-    return energy_captured(second_moment, basis) / basis.energy
+    return energy_captured(second_moment, basis) / expected
 
 
 def _eigen(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rise_ops.calibration import Basis, Moments, energy_ratio
+from rise_ops.calibration import Basis, Moments, energy_ratio, held_out_energy
 from rise_ops.principal import PrincipalTables
 from rise_ops.projection import ProjectionTables
 from storage.corpus import Corpus, Row
@@ -50,7 +50,8 @@ class Drift:
         n_rows: Appended rows that were read.
         n_positions: Their positions.
         ratios: For each factor the share of energy that its directions capture of these rows, over
-            the share that they captured of the calibration sample; 1: no drift.
+            the share that such directions capture of rows like the sample's (``held_out_energy`` of
+            the calibration); 1: no drift.
         warning: What to say about it; None when all is well.
     """
 
@@ -69,6 +70,10 @@ class _Sample:
     def n_tokens(self) -> int:
         return sum(len(row.ids) for row in self.rows)
 
+    def halves(self) -> list["_Sample"]:
+        """Return every other row, and the others: rows are in random order."""
+        return [_Sample(self.row_ids[i::2], self.rows[i::2]) for i in (0, 1)]
+
 
 def calibrated_tables(
     corpus: CorpusRef, batches: Sequence[str], config: IndexConfig, *, device: str
@@ -83,8 +88,9 @@ def calibrated_tables(
 
     Returns:
         The tables, and the record of the sample: ``seed``, ``n_rows``, ``n_tokens``,
-        ``n_positions``, ``rows_sha256`` (of the JSON list of row ids), ``batches`` and ``energy``,
-        the share that each factor's directions capture. None for a sketch without calibration.
+        ``n_positions``, ``rows_sha256`` (of the JSON list of row ids), ``batches``, ``energy``, the
+        share that each factor's directions capture of the sample, and ``held_out_energy``, what
+        directions of one half capture of the other. None for a sketch without calibration.
 
     Raises:
         ValueError: The sample predicts fewer tokens than directions are wanted, or the sketch wants
@@ -95,9 +101,14 @@ def calibrated_tables(
     if not (isinstance(sketch, PrincipalProjection | TensorSketch) and sketch.is_calibrated):
         return make_tables(sketch, sizes, None), None
     sample = _read_sample(corpus, batches, config)
-    moments = _moments(sample, config, device=device, where="calibration sample")
+    halves = [
+        _moments(half, config, device=device, where="calibration sample")
+        for half in sample.halves()
+    ]
+    moments = halves[0].merge(halves[1])
     _require_positions(moments, config)
     tables = make_tables(sketch, sizes, moments)
+    bases = _bases(tables)
     return tables, {
         "seed": sketch.seed,
         "n_rows": len(sample.rows),
@@ -105,7 +116,10 @@ def calibrated_tables(
         "n_positions": moments.n_positions,
         "rows_sha256": digest(sample.row_ids),
         "batches": list(batches),
-        "energy": {name: basis.energy for name, basis in _bases(tables).items()},
+        "energy": {name: basis.energy for name, basis in bases.items()},
+        "held_out_energy": {
+            name: _held_out_energy(halves, name, basis) for name, basis in bases.items()
+        },
     }
 
 
@@ -148,7 +162,10 @@ def measure_drift(
     if moments.n_positions == 0:
         return None
     ratios = {
-        name: energy_ratio(moments.second_moment(name), basis) for name, basis in bases.items()
+        name: energy_ratio(
+            moments.second_moment(name), basis, expected=record["held_out_energy"][name]
+        )
+        for name, basis in bases.items()
     }
     warning = _judge(ratios, moments.n_positions, config.drift, name=index.ref.index)
     return Drift(len(sample.rows), moments.n_positions, ratios, warning)
@@ -222,6 +239,14 @@ def _moments(sample: _Sample, config: IndexConfig, *, device: str, where: str) -
     )
 
 
+def _held_out_energy(halves: Sequence[Moments], name: str, basis: Basis) -> float:
+    if min(half.n_positions for half in halves) == 0:
+        return basis.energy  # a single row: there is nothing else to go by
+    first, second = (half.second_moment(name) for half in halves)
+    energy = held_out_energy(first, second, n_directions=basis.matrix.shape[1])
+    return energy or basis.energy
+
+
 def _require_positions(moments: Moments, config: IndexConfig) -> None:
     sketch = config.signature.sketch
     fields = ("hidden_dim", "projected_dim", "residual_dim")
@@ -256,8 +281,8 @@ def _judge(
     factor = min(ratios, key=lambda one: ratios[one])
     found = (
         f"the directions of index {name!r} capture {ratios[factor]:.2f} times as much of the "
-        f"appended rows' {factor} energy as of the calibration sample's ({n_positions} positions "
-        "read)"
+        f"appended rows' {factor} energy as of rows like the calibration sample's "
+        f"({n_positions} positions read)"
     )
     remedy = "Build an index under another name, which is calibrated on all rows that are there now"
     if ratios[factor] < limits.refuse_below and n_positions >= FEW_POSITIONS:

@@ -15,8 +15,9 @@ from tasks.signature_config import PrincipalProjection, SeparableSketch, Sketch
 
 FLOAT32_BYTES = 4
 FLOAT64_BYTES = 8
-MOMENT_COPIES = 4
-"""Arrays of a second moment's size that live at once: sum, product, eigenvectors, workspace."""
+MOMENT_COPIES = 6
+"""Arrays of a second moment's size that live at once: sums of both halves of the sample and of all,
+product or eigenvectors, and their workspace."""
 SPECTRUM_COPIES = 6
 """Arrays of `rise_ops.tensor_sketch.SPECTRUM_BYTES` that live at once."""
 LOGIT_COPIES = 2

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from rise_ops.calibration import Basis, Moments, energy_captured, energy_ratio, principal_basis
+from rise_ops.calibration import (
+    Basis,
+    Moments,
+    energy_captured,
+    energy_ratio,
+    held_out_energy,
+    principal_basis,
+)
 from rise_ops.projection import PositionFeatures
 from rise_ops.residual import SparseResidual
 
@@ -154,9 +161,30 @@ def test_energy_grows_to_one_with_the_directions():
 
 def test_drift_shows_in_the_energy_ratio():
     basis = principal_basis(_moment(0), n_directions=2, whiten=True, damping=1.0)
-    assert energy_ratio(_moment(1), basis) == pytest.approx(1.0, abs=0.05)
+    assert energy_ratio(_moment(1), basis, expected=basis.energy) == pytest.approx(1.0, abs=0.05)
     turned = _moment(0)[[5, 6, 0, 1, 2, 3, 4]][:, [5, 6, 0, 1, 2, 3, 4]]
-    assert energy_ratio(turned, basis) < 0.5
+    assert energy_ratio(turned, basis, expected=basis.energy) < 0.5
+
+
+def test_energy_is_expected_from_text_that_the_directions_do_not_know():
+    """Directions of few positions fit those better than any others; held out, they do not."""
+    g = torch.Generator().manual_seed(0)
+    n, k = 40, 10
+
+    def moment(n_positions: int) -> torch.Tensor:
+        vectors = torch.randn(n_positions, n, generator=g, dtype=torch.float64)
+        return vectors.mT @ vectors / n_positions
+
+    first, second, new = moment(60), moment(60), moment(5000)
+    basis = principal_basis((first + second) / 2, n_directions=k, whiten=False, damping=0.0)
+    held_out = held_out_energy(first, second, n_directions=k)
+    assert basis.energy > 0.4  # in truth every direction has as much: k / n
+    assert held_out == pytest.approx(k / n, abs=0.03)
+    assert energy_ratio(new, basis, expected=held_out) == pytest.approx(1.0, abs=0.12)
+    assert held_out_energy(first, first, n_directions=k) == pytest.approx(
+        principal_basis(first, n_directions=k, whiten=False, damping=0.0).energy
+    )
+    assert held_out_energy(first, second, n_directions=n) == pytest.approx(1.0)
 
 
 def test_basis_survives_as_arrays():

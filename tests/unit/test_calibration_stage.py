@@ -32,8 +32,6 @@ RH_GH = PrincipalProjection(
     whiten="both",
     calibration_tokens=600,
 )
-WHOLE = GH.model_copy(update={"calibration_tokens": 100_000})
-"""Calibrated on every row: a small sample alone makes for a drift of a tenth."""
 TENSOR = TensorSketch(residual_hidden_dim=40, projected_hidden_dim=56)
 WHITENED = TENSOR.model_copy(update={"whiten": "hidden"})
 
@@ -114,7 +112,8 @@ def test_calibration_is_recorded_reported_and_frozen(tiny_llama: Path, tmp_path:
     assert record["n_positions"] > made.n_rows
     assert record["n_tokens"] == made.n_tokens > 600
     assert made.energy.keys() == {"hidden", "projected"}
-    assert all(0.0 < energy < 1.0 for energy in made.energy.values())
+    for factor, energy in made.energy.items():
+        assert 0.0 < record["held_out_energy"][factor] < energy < 1.0
 
     first = build_index(ref, corpus, _config(tiny_llama), CPU)
     assert (first.energy, first.drift) == (made.energy, None)
@@ -162,7 +161,7 @@ def test_two_passes_give_the_signatures_of_one(tiny_llama: Path, tmp_path: Path,
 def _appended(model: Path, root: Path, texts: list[str], limits: DriftLimits) -> IndexReport:
     corpus, ref = _refs(root)
     write_texts(corpus, "b1", tiny_texts(40))
-    config = _config(model, WHOLE, drift=limits)
+    config = _config(model, GH, drift=limits)
     build_index(ref, corpus, config, CPU)
     write_texts(corpus, "b2", texts, first=40)
     return build_index(ref, corpus, config, CPU)
@@ -178,7 +177,8 @@ def test_like_rows_do_not_drift_and_foreign_ones_do(tiny_llama: Path, tmp_path: 
     assert alike is not None
     assert foreign is not None
     assert alike.warning is None
-    assert min(alike.ratios.values()) > 0.9 > min(foreign.ratios.values())
+    assert min(alike.ratios.values()) > 0.95
+    assert min(foreign.ratios.values()) < 0.7
     assert foreign.warning is not None
     assert "less than drift.warn_below = 0.9. Build an index under another name" in foreign.warning
 
@@ -190,7 +190,7 @@ def test_far_drift_is_refused_and_the_index_stays(tiny_llama: Path, tmp_path: Pa
     corpus, ref = _refs(tmp_path)
     assert SignatureIndex.open(ref).n_rows == 40
     # the limits are no part of the identity: raising them is enough
-    lenient = _config(tiny_llama, WHOLE, drift=DriftLimits(warn_below=0.1, refuse_below=0.1))
+    lenient = _config(tiny_llama, GH, drift=DriftLimits(warn_below=0.1, refuse_below=0.1))
     assert build_index(ref, corpus, lenient, CPU).n_rows == 52
 
 

@@ -39,14 +39,14 @@ def test_prediction_follows_what_is_held():
 @pytest.mark.parametrize(
     ("sketch", "images", "calibration"),
     [
-        (PrincipalProjection(), 64, 49_152 * 576 * 4 + 4 * 8 * 2 * 576**2),
+        (PrincipalProjection(), 64, 49_152 * 576 * 4 + 6 * 8 * 2 * 576**2),
         (
             PrincipalProjection(residual_dim=32, residual_weight=1.0),
             96,
-            49_152 * 576 * 4 + 4 * 8 * (2 * 576**2 + 2048**2),
+            49_152 * 576 * 4 + 6 * 8 * (2 * 576**2 + 2048**2),
         ),
         (TensorSketch(), 0, 0),
-        (TensorSketch(whiten="hidden"), 0, 49_152 * 576 * 4 + 4 * 8 * 2 * 576**2),
+        (TensorSketch(whiten="hidden"), 0, 49_152 * 576 * 4 + 6 * 8 * 2 * 576**2),
     ],
 )
 def test_prediction_knows_every_kind_of_sketch(sketch: object, images: int, calibration: int):
