@@ -18,7 +18,6 @@ import torch
 
 from storage.refs import CorpusRef, IndexRef
 from tasks.config import (
-    PRESETS,
     FilesSource,
     IndexConfig,
     InstructionFields,
@@ -32,6 +31,7 @@ from tasks.corpus import ingest
 from tasks.evaluation import compare_methods
 from tasks.queries import make_query_set
 from tasks.scoring import score
+from tasks.signature_config import PRESETS
 from tasks.signatures import build_index
 
 CUTS = (10, 50)

@@ -40,7 +40,7 @@ Queries = Annotated[list[str] | None, typer.Option(help="Queries: a file or glob
 Model = Annotated[
     str | None, typer.Option(help="Model: a registry name, folder, .gguf file or hub id.")
 ]
-Preset = Annotated[str | None, typer.Option(help="Signature preset, such as paper.")]
+Preset = Annotated[str | None, typer.Option(help="Signature preset, such as paper or compact.")]
 Corpus = Annotated[str | None, typer.Option(help="Name of the corpus.")]
 Index = Annotated[str | None, typer.Option(help="Name of the index.")]
 QuerySet = Annotated[str | None, typer.Option(help="Name of the query set.")]
@@ -166,6 +166,7 @@ def index(
     with plain_errors(verbose=verbose):
         settings = _pipeline_settings(config, overrides, needs=())
         quiet_defaults(verbose=verbose)
+        from flows.index import calibration_facts
         from flows.index import index as flow
 
         report = _run_flow(
@@ -183,6 +184,7 @@ def index(
                 "rows": report.n_rows,
                 "rows sketched now": report.n_sketched,
                 "tokens per second": report.tokens_per_second,
+                **calibration_facts(report),
                 "path": report.path,
             },
         )
@@ -326,12 +328,15 @@ def main() -> None:
 
 def show_pipeline(report: Any, store: str) -> None:
     """Write what a pipeline run made, and what to type next."""
+    from flows.index import calibration_facts
+
     show_facts(
         f"\nrelease {report.release.ref.release_id}",
         {
             "rows ingested": report.ingest.n_rows,
             "rows rejected": report.ingest.n_rejected,
             "rows indexed": report.index.n_rows,
+            **calibration_facts(report.index),
             "queries": report.queries.n_queries,
             "rows released": report.release.n_rows,
             "release": report.release.path,

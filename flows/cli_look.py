@@ -13,6 +13,8 @@ StoreOption = Annotated[str, typer.Option("--store", help="Folder of the store."
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 TEXT_CHARS = 90
 """Characters of a row's text that a table shows."""
+SHOWN_TOKENS = 15
+"""Tokens that a table shows."""
 
 models_app = typer.Typer(no_args_is_help=True, help="Language models that the stages can load.")
 
@@ -35,24 +37,28 @@ def attribute(
     store: StoreOption = "rise-store",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     *,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="Also show which tokens made the top row's score.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the training rows that pushed the model towards an answer."""
     with plain_errors():
         quiet_defaults()
         from storage.refs import IndexRef
-        from tasks.attribution import attribute_text
+        from tasks.attribution import attribute_text, token_contributions
         from tasks.config import RuntimeConfig
 
-        hits = attribute_text(
-            IndexRef(store, index),
-            prompt=prompt,
-            completion=completion,
-            top_k=top,
-            runtime=RuntimeConfig(device=device),
+        ref, runtime = IndexRef(store, index), RuntimeConfig(device=device)
+        hits = attribute_text(ref, prompt=prompt, completion=completion, top_k=top, runtime=runtime)
+        parts = (
+            token_contributions(ref, hits[0].row_id, prompt, completion, runtime=runtime)
+            if tokens
+            else None
         )
         if as_json:
-            _say_json([vars(hit) for hit in hits])
+            found = [vars(hit) for hit in hits]
+            _say_json(found if parts is None else {"rows": found, "tokens": parts})
             return
         show_table(
             f"Rows behind {shortened(completion)!r}",
@@ -61,6 +67,20 @@ def attribute(
                 (h.rank, h.score, h.row_id, shortened(h.text), f"{h.source}:{h.source_line}")
                 for h in hits
             ],
+        )
+        if parts is not None:
+            _show_tokens(parts)
+
+
+def _show_tokens(parts: Any) -> None:
+    """Show the tokens that added most to a score, of the row and of the answer."""
+    for title, shares in ((f"of row {parts.row_id}", parts.row), ("of the answer", parts.query)):
+        strongest = sorted(shares, key=lambda one: -abs(one.contribution))[:SHOWN_TOKENS]
+        show_table(
+            f"Tokens {title} that made the score {parts.score:.3f} "
+            f"({len(strongest)} of {len(shares)})",
+            ("token", "place", "share"),
+            [(repr(one.token), one.place, f"{one.share:+.1%}") for one in strongest],
         )
 
 

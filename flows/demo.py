@@ -10,7 +10,6 @@ from flows.cli_look import shortened
 from flows.pipeline import PipelineReport, pipeline
 from flows.terminal import say, show_facts, show_table
 from tasks.config import (
-    PRESETS,
     FilesSource,
     IndexConfig,
     ModelConfig,
@@ -25,6 +24,7 @@ from tasks.config import (
 from tasks.demo_corpus import DemoFiles, write_demo_corpus
 from tasks.evaluation import compare_methods, strongest_rows
 from tasks.models import fetch_model
+from tasks.signature_config import PRESETS
 
 MODEL = "smollm2-135m-instruct"
 PRECISION_AT = 10

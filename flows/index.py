@@ -6,7 +6,7 @@ from flows.artifacts import leave_report, readable_bytes
 from flows.progress import FlowProgress
 from storage.refs import CorpusRef, IndexRef
 from tasks.config import IndexConfig, Name, RuntimeConfig
-from tasks.prefect_tasks import commit_index, plan_index, sketch_block
+from tasks.prefect_tasks import calibrate_index, commit_index, plan_index, sketch_block
 from tasks.signatures import IndexReport, writing_index
 
 
@@ -31,7 +31,9 @@ def index(
     """
     ref = IndexRef(store, index)
     with writing_index(ref), FlowProgress("index") as progress:
-        plan = plan_index(ref, CorpusRef(store, corpus), config, runtime)
+        rows = CorpusRef(store, corpus)
+        calibrate_index(ref, rows, config, runtime)
+        plan = plan_index(ref, rows, config, runtime)
         progress.start(total=len(plan.blocks), unit="blocks")
         blocks = []
         for block in plan.blocks:
@@ -49,6 +51,7 @@ def index(
             "tokens sketched now": report.n_tokens,
             "tokens per second": report.tokens_per_second,
             "bytes of the index": readable_bytes(report.n_bytes),
+            **calibration_facts(report),
             "predicted memory": readable_bytes(report.predicted_bytes),
             "device": report.device,
             "number format": report.dtype,
@@ -56,3 +59,17 @@ def index(
         links={"index": report.path},
     )
     return report
+
+
+def calibration_facts(report: IndexReport) -> dict[str, object]:
+    """Return what calibration and drift have to say; nothing for a sketch without them."""
+    facts: dict[str, object] = {
+        f"{factor} energy captured": share for factor, share in report.energy.items()
+    }
+    if report.drift is not None:
+        facts |= {
+            f"{factor} energy of appended rows, relative": ratio
+            for factor, ratio in report.drift.ratios.items()
+        }
+        facts["drift"] = report.drift.warning or "within limits"
+    return facts

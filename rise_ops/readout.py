@@ -61,6 +61,14 @@ class ReadoutHead:
             hidden: What the head reads (after the final norm), float32, on the weight's device.
         """
         logits = torch.nn.functional.linear(hidden, self.weight, self.bias)
+        return self.scaled_and_capped(logits)
+
+    def scaled_and_capped(self, logits: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Return logits from ``weight @ hidden + bias``, changed in place.
+
+        Args:
+            logits: Overwritten.
+        """
         # in place: a second [positions, vocab] array would double the peak memory
         if self.logit_scale != 1.0:
             logits = logits.mul_(self.logit_scale)

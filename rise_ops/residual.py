@@ -27,6 +27,44 @@ class SparseResidual:
     values: Float[Tensor, "positions support"]
 
 
+@dataclass(frozen=True)
+class ResidualRule:
+    """Which tokens of a position's softmax are kept; the arguments of `sparse_residual`.
+
+    Attributes:
+        temperature: Divides the logits, above 0.
+        top_k: Tokens in the support, 1 or more.
+        mass: Probability that the kept tokens must reach, above 0 to 1.
+        min_tokens: Least tokens kept, 1 or more.
+
+    Raises:
+        ValueError: A setting is outside its range.
+    """
+
+    temperature: float
+    top_k: int
+    mass: float
+    min_tokens: int
+
+    def __post_init__(self) -> None:
+        """Refuse settings that keep nothing."""
+        if not self.temperature > 0.0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}.")
+        if self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {self.top_k}.")
+        if not 0.0 < self.mass <= 1.0:
+            raise ValueError(f"mass must be above 0 and at most 1, got {self.mass}.")
+        if self.min_tokens < 1:
+            raise ValueError(f"min_tokens must be at least 1, got {self.min_tokens}.")
+
+    def check_vocab(self, vocab_size: int) -> None:
+        """Raise ValueError when the support is larger than the vocabulary."""
+        if self.top_k > vocab_size:
+            raise ValueError(
+                f"top_k must be 1 to the vocabulary's size {vocab_size}, got {self.top_k}."
+            )
+
+
 def sparse_residual(
     logits: Float[Tensor, "positions vocab"],
     targets: Int[Tensor, " positions"],
@@ -60,11 +98,29 @@ def sparse_residual(
 
     Source: arXiv:2604.16197, section 3; METHOD.md, steps 2-3.
     """
-    _check_settings(logits.shape[-1], temperature, top_k, mass, min_tokens)
+    rule = ResidualRule(temperature, top_k, mass, min_tokens)
+    rule.check_vocab(logits.shape[-1])
     tokens, support_logits = _support(logits, targets, top_k)
-    probabilities = torch.softmax(support_logits / temperature, dim=-1)
+    return support_residual(tokens, support_logits, targets, rule)
+
+
+def support_residual(
+    tokens: Int[Tensor, "positions support"],
+    logits: Float[Tensor, "positions support"],
+    targets: Int[Tensor, " positions"],
+    rule: ResidualRule,
+) -> SparseResidual:
+    """Return the residuals on a given support: softmax, prefix, renormalisation.
+
+    Args:
+        tokens: The support, largest logit first, the target included.
+        logits: Their logits, before any temperature.
+        targets: The token that each position should have predicted.
+        rule: Everything but its ``top_k`` is read.
+    """
+    probabilities = torch.softmax(logits / rule.temperature, dim=-1)
     is_target = tokens == targets[:, None]
-    kept = _kept(probabilities, is_target, mass, min_tokens)
+    kept = _kept(probabilities, is_target, rule.mass, rule.min_tokens)
     probabilities = probabilities * kept
     probabilities = probabilities / probabilities.sum(-1, keepdim=True)
     # 1 - p(target) as the sum of the others: the difference loses every digit when p is near 1
@@ -88,21 +144,22 @@ def through_head(
     """
     if head.is_linear:
         return residual
-    slope = head.slope(logits.gather(-1, residual.tokens))
-    return SparseResidual(residual.tokens, residual.values * slope)
+    return support_through_head(residual, logits.gather(-1, residual.tokens), head)
 
 
-def _check_settings(
-    vocab: int, temperature: float, top_k: int, mass: float, min_tokens: int
-) -> None:
-    if not temperature > 0.0:
-        raise ValueError(f"temperature must be above 0, got {temperature}.")
-    if not 1 <= top_k <= vocab:
-        raise ValueError(f"top_k must be 1 to the vocabulary's size {vocab}, got {top_k}.")
-    if not 0.0 < mass <= 1.0:
-        raise ValueError(f"mass must be above 0 and at most 1, got {mass}.")
-    if min_tokens < 1:
-        raise ValueError(f"min_tokens must be at least 1, got {min_tokens}.")
+def support_through_head(
+    residual: SparseResidual, logits: Float[Tensor, "positions support"], head: ReadoutHead
+) -> SparseResidual:
+    """Do what `through_head` does, given the logits of the support only.
+
+    Args:
+        residual: Gradient with respect to the logits.
+        logits: Logits of ``residual.tokens``, before any temperature.
+        head: The head that made them.
+    """
+    if head.is_linear:
+        return residual
+    return SparseResidual(residual.tokens, residual.values * head.slope(logits))
 
 
 def _support(
@@ -115,9 +172,16 @@ def _support(
     # torch.where, not boolean indexing: the latter makes the host wait for the device
     tokens[:, -1] = torch.where(missing, targets, tokens[:, -1])
     values[:, -1] = torch.where(missing, target_logits, values[:, -1])
+    return ordered(tokens, values)
+
+
+def ordered(
+    tokens: Int[Tensor, "positions support"], logits: Float[Tensor, "positions support"]
+) -> tuple[Int[Tensor, "positions support"], Float[Tensor, "positions support"]]:
+    """Return tokens and logits by (logit descending, token ascending)."""
     tokens, order = tokens.sort(-1)
-    values, order = values.gather(-1, order).sort(dim=-1, descending=True, stable=True)
-    return tokens.gather(-1, order), values
+    logits, order = logits.gather(-1, order).sort(dim=-1, descending=True, stable=True)
+    return tokens.gather(-1, order), logits
 
 
 def _kept(

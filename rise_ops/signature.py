@@ -5,29 +5,36 @@ g = E^T r. The channels r x h, g x h and r x g, summed over a window's positions
 its signature. Source: arXiv:2604.16197; METHOD.md, steps 1-6.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from rise_ops.coarse_head import candidates_for, coarse_residual, repair
+from rise_ops.coarse_product import CoarseHead
+from rise_ops.projection import (
+    MIN_NORM,
+    PositionFeatures,
+    ProjectionTables,
+    Weighting,
+    unit_length,
+)
 from rise_ops.readout import ReadoutHead
-from rise_ops.residual import SparseResidual, sparse_residual, through_head
-from rise_ops.sketch import SketchTables
-
-MIN_NORM = 1e-12
-"""Vectors shorter than this are not scaled up to length 1: so little is rounding."""
-
-MIN_SHARE = 1e-4
-"""A position's sketched vectors shorter than this share of its residual fade out instead of being
-scaled up: the tokens cancelled in one bucket, and what is left is rounding."""
+from rise_ops.residual import (
+    ResidualRule,
+    SparseResidual,
+    sparse_residual,
+    support_through_head,
+    through_head,
+)
+from rise_ops.windows import add_rows
 
 
 @dataclass(frozen=True)
 class SignatureSettings:
-    """What a signature is, besides its sketch tables. Defaults: the paper's.
+    """What a signature is, besides its projection. Defaults: the paper's.
 
     Attributes:
         temperature: See `sparse_residual`.
@@ -51,7 +58,7 @@ class SignatureSettings:
     residual_weight: float = 1.0
     projected_weight: float = 0.3
     cross_weight: float = 0.0
-    weighting: Literal["unit", "gradient"] = "unit"
+    weighting: Weighting = "unit"
 
     def __post_init__(self) -> None:
         """Refuse weights and weightings that make no signature."""
@@ -61,62 +68,65 @@ class SignatureSettings:
         if self.weighting not in ("unit", "gradient"):
             raise ValueError(f"weighting must be 'unit' or 'gradient', got {self.weighting!r}.")
 
+    @property
+    def rule(self) -> ResidualRule:
+        """Which tokens carry a residual."""
+        return ResidualRule(self.temperature, self.top_k, self.mass, self.min_tokens)
 
-@dataclass(frozen=True, eq=False)
-class PositionFeatures:
-    """Sketched vectors of positions; length 1 (or 0) each with weighting ``unit``.
-
-    Attributes:
-        residual: Sketched residual; None when no channel uses it.
-        hidden: Sketched hidden state; None when no channel uses it.
-        projected: Sketched projected error; None when no channel uses it.
-    """
-
-    residual: Float[Tensor, "positions residual_dim"] | None
-    hidden: Float[Tensor, "positions hidden_dim"] | None
-    projected: Float[Tensor, "positions projected_dim"] | None
+    @property
+    def channels(self) -> Mapping[str, float]:
+        """Weight of each channel in use, in the order of the signature."""
+        weights = {
+            "residual_hidden": self.residual_weight,
+            "projected_hidden": self.projected_weight,
+            "residual_projected": self.cross_weight,
+        }
+        return {channel: weight for channel, weight in weights.items() if weight > 0.0}
 
 
 class Sketcher:
     """Makes signatures of one space: one head, one embedding, one set of tables and settings.
 
-    Nothing here makes the host wait for the device, as long as ``max_positions`` is given.
+    Nothing here makes the host wait for the device, as long as ``max_positions`` is given; but with
+    a coarse head `position_features` does, once.
 
     Args:
         head: The model's read-out head.
         embedding: E of the projected error: the read-out weight, or the input embedding; float32.
-            Not kept.
-        tables: Sketch tables for this vocabulary, hidden size and embedding size.
+        tables: What is random or calibrated in the projection, made for this vocabulary, hidden
+            size and embedding size: `SketchTables`, `PrincipalTables` or `TensorTables`.
         settings: Residual, weights and weighting.
+        coarse: The same head in low precision: residuals then equal those of ``head`` up to
+            rounding, at the speed of the coarse product. None: ``head`` makes all logits.
 
     Raises:
-        ValueError: Sizes do not fit together, or ``top_k`` exceeds the vocabulary.
+        ValueError: Sizes do not fit together, ``top_k`` exceeds the vocabulary, or the tables lack
+            what a channel needs.
     """
 
     def __init__(
         self,
         head: ReadoutHead,
         embedding: Float[Tensor, "vocab embedding"],
-        tables: SketchTables,
+        tables: ProjectionTables,
         settings: SignatureSettings,
+        *,
+        coarse: CoarseHead | None = None,
     ) -> None:
         _check_sizes(head, embedding, tables, settings)
         self.head = head
-        self.tables = tables.to(head.weight.device)
+        self._coarse = coarse
         self.settings = settings
-        self._channels = _channels(settings)
-        # CountSketch is linear: sketching E once replaces sketching E^T r at every position
-        self._sketched_embedding = (
-            self._sketch_embedding(embedding.detach()) if self._uses("projected") else None
+        self.projection = tables.projection(
+            embedding.detach().to(head.weight.device),
+            channels=list(settings.channels),
+            weighting=settings.weighting,
         )
 
     @property
     def n_numbers(self) -> int:
         """Length of a signature."""
-        dims = {
-            name: getattr(self.tables, name).dim for name in ("residual", "hidden", "projected")
-        }
-        return sum(dims[left] * dims[right] for left, right, _ in self._channels)
+        return sum(self.projection.channel_sizes.values())
 
     @torch.no_grad()
     def position_features(
@@ -126,7 +136,7 @@ class Sketcher:
         *,
         max_logit_bytes: int,
     ) -> PositionFeatures:
-        """Return the sketched vectors of positions.
+        """Return the projected factors of positions.
 
         A prompt is masked by leaving its positions out.
 
@@ -139,24 +149,19 @@ class Sketcher:
             ValueError: ``max_logit_bytes`` does not hold one position's logits.
         """
         size = _slice_size(self.head.vocab_size, max_logit_bytes)
-        residuals, projections = [], []
+        if self._coarse is not None:
+            residual = self._coarse_residual(self._coarse, hidden, targets, max_logit_bytes)
+            return self.projection.position_features(hidden, residual)
         # at least one slice, so that no positions give features of the right shape
-        for part in _slices(hidden.shape[0], size):
-            residual = self._residual(hidden[part], targets[part])
-            if self._uses("residual"):
-                sketched = self.tables.residual.apply_sparse(residual.tokens, residual.values)
-                residuals.append(self._scaled(sketched, MIN_SHARE))
-            if self._sketched_embedding is not None:
-                projected = _weighted_rows(self._sketched_embedding, residual)
-                projections.append(self._scaled(projected, MIN_SHARE))
-        return PositionFeatures(
-            residual=torch.cat(residuals) if residuals else None,
-            hidden=self._scaled(self.tables.hidden.apply(hidden), MIN_NORM)
-            if self._uses("hidden")
-            else None,
-            projected=torch.cat(projections) if projections else None,
-        )
+        parts = [
+            self.projection.position_features(
+                hidden[part], self._residual(hidden[part], targets[part])
+            )
+            for part in _slices(hidden.shape[0], size)
+        ]
+        return PositionFeatures.joined(parts)
 
+    @torch.no_grad()
     def channel_sums(
         self,
         features: PositionFeatures,
@@ -164,8 +169,8 @@ class Sketcher:
         n_windows: int,
         *,
         max_positions: int | None = None,
-    ) -> dict[str, Float[Tensor, "windows left right"]]:
-        """Return each channel's sum of outer products over a window, neither scaled nor weighted.
+    ) -> dict[str, Float[Tensor, "windows _"]]:
+        """Return each channel's sum over a window, flattened, neither scaled nor weighted.
 
         Keys: ``residual_hidden``, ``projected_hidden``, ``residual_projected``, those of weight 0
         absent. With weighting ``gradient`` and identity tables ``residual_hidden`` is the gradient
@@ -178,17 +183,9 @@ class Sketcher:
             max_positions: Positions of the longest window, or more. None: it is looked up, for
                 which the host waits for the device.
         """
-        if max_positions is None:
-            max_positions = _longest(window_index)
-        slots = _slots(window_index, n_windows)
-        shape = (n_windows, max_positions)
-        return {
-            f"{left}_{right}": torch.bmm(
-                _padded(getattr(features, left), slots, shape).mT,
-                _padded(getattr(features, right), slots, shape),
-            )
-            for left, right, _ in self._channels
-        }
+        return self.projection.channel_sums(
+            features, window_index, n_windows, max_positions=max_positions
+        )
 
     def window_signatures(
         self,
@@ -207,16 +204,10 @@ class Sketcher:
             max_positions: See `channel_sums`.
         """
         sums = self.channel_sums(features, window_index, n_windows, max_positions=max_positions)
-        flat = [sums[f"{left}_{right}"].flatten(1) for left, right, _ in self._channels]
         if self.settings.weighting == "gradient":
-            flat = [_unit(channel) for channel in flat]
-        weighted = [
-            channel * weight for channel, (_, _, weight) in zip(flat, self._channels, strict=True)
-        ]
-        return _unit(torch.cat(weighted, dim=1))
-
-    def _uses(self, name: str) -> bool:
-        return any(name in (left, right) for left, right, _ in self._channels)
+            sums = {channel: unit_length(flat) for channel, flat in sums.items()}
+        weights = self.settings.channels
+        return unit_length(torch.cat([weights[name] * sums[name] for name in weights], dim=1))
 
     def _residual(
         self, hidden: Float[Tensor, "positions hidden"], targets: Int[Tensor, " positions"]
@@ -230,22 +221,28 @@ class Sketcher:
             mass=self.settings.mass,
             min_tokens=self.settings.min_tokens,
         )
-        residual = through_head(residual, logits, self.head)
-        return SparseResidual(residual.tokens, self._scaled(residual.values, MIN_NORM))
+        return self._scaled(through_head(residual, logits, self.head))
 
-    def _sketch_embedding(
-        self, embedding: Float[Tensor, "vocab embedding"]
-    ) -> Float[Tensor, "vocab projected_dim"]:
-        sketched = self.tables.projected.apply(embedding)
+    def _coarse_residual(
+        self, coarse: CoarseHead, hidden: Tensor, targets: Tensor, max_logit_bytes: int
+    ) -> SparseResidual:
+        rule = self.settings.rule
+        found = coarse_residual(
+            coarse,
+            hidden,
+            targets,
+            rule,
+            n_candidates=candidates_for(rule),
+            max_logit_bytes=max_logit_bytes,
+        )
+        # for all positions together: it is here that the host waits
+        found = repair(found, self.head, hidden, targets, rule, max_logit_bytes=max_logit_bytes)
+        return self._scaled(support_through_head(found.residual, found.logits, self.head))
+
+    def _scaled(self, residual: SparseResidual) -> SparseResidual:
         if self.settings.weighting == "gradient":
-            return sketched
-        # rows of length about 1, so that MIN_SHARE means the same whatever the embedding's scale
-        return sketched / sketched.square().sum(-1).mean().sqrt().clamp_min(MIN_NORM)
-
-    def _scaled(
-        self, vectors: Float[Tensor, "positions dim"], floor: float
-    ) -> Float[Tensor, "positions dim"]:
-        return _unit(vectors, floor) if self.settings.weighting == "unit" else vectors
+            return residual
+        return SparseResidual(residual.tokens, unit_length(residual.values, MIN_NORM))
 
 
 class RowMean:
@@ -271,30 +268,20 @@ class RowMean:
             window_signatures: From `Sketcher.window_signatures`.
             row_index: Row of each window, 0 to ``n_rows - 1``.
         """
-        self._sums.index_add_(0, row_index, window_signatures)
+        add_rows(self._sums, window_signatures, row_index)
 
     def finish(self) -> Float[Tensor, "rows n_numbers"]:
         """Return one signature a row, of length 1; zero for a row without positions."""
         # the mean's direction is the sum's: no count is needed
-        return _unit(self._sums)
-
-
-def _channels(settings: SignatureSettings) -> list[tuple[str, str, float]]:
-    """Return (left, right, weight) of the channels in use, in the order of the signature."""
-    channels = [
-        ("residual", "hidden", settings.residual_weight),
-        ("projected", "hidden", settings.projected_weight),
-        ("residual", "projected", settings.cross_weight),
-    ]
-    return [channel for channel in channels if channel[2] > 0.0]
+        return unit_length(self._sums)
 
 
 def _check_sizes(
-    head: ReadoutHead, embedding: Tensor, tables: SketchTables, settings: SignatureSettings
+    head: ReadoutHead, embedding: Tensor, tables: ProjectionTables, settings: SignatureSettings
 ) -> None:
     expected = (head.vocab_size, head.hidden_size, embedding.shape[1])
-    found = (tables.residual.n, tables.hidden.n, tables.projected.n)
-    if found != expected:
+    found = tables.input_sizes
+    if any(size not in (None, own) for size, own in zip(found, expected, strict=True)):
         raise ValueError(
             "sketch tables are for another model: (vocabulary, hidden size, embedding size) of the "
             f"model are {expected}, of the tables {found}."
@@ -322,45 +309,3 @@ def _slice_size(vocab_size: int, max_logit_bytes: int) -> int:
 
 def _slices(n: int, size: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, max(n, 1), size))
-
-
-def _weighted_rows(
-    table: Float[Tensor, "vocab dim"], residual: SparseResidual
-) -> Float[Tensor, "positions dim"]:
-    """Return sum_v residual(v) table[v], without gathering the rows into memory."""
-    return torch.nn.functional.embedding_bag(
-        residual.tokens, table, per_sample_weights=residual.values, mode="sum"
-    )
-
-
-def _unit(
-    vectors: Float[Tensor, "*batch dim"], floor: float = MIN_NORM
-) -> Float[Tensor, "*batch dim"]:
-    """Return vectors of length 1, those shorter than ``floor`` as a share of it."""
-    return torch.nn.functional.normalize(vectors, dim=-1, eps=floor)
-
-
-def _longest(window_index: Int[Tensor, " positions"]) -> int:
-    if window_index.numel() == 0:
-        return 0
-    return int(torch.bincount(window_index).max())
-
-
-def _slots(
-    window_index: Int[Tensor, " positions"], n_windows: int
-) -> tuple[Int[Tensor, " positions"], Int[Tensor, " positions"]]:
-    """Return each position's (window, place in the window)."""
-    windows = torch.arange(n_windows, device=window_index.device, dtype=window_index.dtype)
-    starts = torch.searchsorted(window_index, windows)
-    places = torch.arange(window_index.shape[0], device=window_index.device)
-    return window_index, places - starts[window_index]
-
-
-def _padded(
-    vectors: Float[Tensor, "positions dim"],
-    slots: tuple[Int[Tensor, " positions"], Int[Tensor, " positions"]],
-    shape: tuple[int, int],
-) -> Float[Tensor, "windows places dim"]:
-    """Return vectors laid out window by window, zeros behind the shorter ones."""
-    padded = vectors.new_zeros(*shape, vectors.shape[1])
-    return padded.index_put_(slots, vectors)

@@ -6,13 +6,19 @@ there. It is linear, and over the draw of the tables the inner product of two sk
 Farach-Colton 2002; arXiv:2604.16197; METHOD.md, step 4.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from rise_ops.projection import OuterProjection, Weighting, factors_of
+
+MAX_TABLE_NUMBERS = 2**26
+"""Residuals are sketched through a table of [vocabulary, dim] up to this many numbers (256 MiB),
+and by sorting above; the two differ by rounding only."""
 
 _TABLES = ("residual", "hidden", "projected")
 
@@ -61,8 +67,50 @@ class CountSketch:
             tokens: Coordinates, 0 to ``n - 1``.
             values: Value of each.
         """
-        sketched = values.new_zeros(values.shape[0], self.dim)
-        return sketched.scatter_add_(1, self.buckets[tokens], values * self.signs[tokens])
+        buckets, order = self.buckets[tokens].sort(dim=-1, stable=True)
+        signed = (values * self.signs[tokens]).gather(-1, order)
+        # one number a bucket, written once: scattering with atomics adds in any order on a GPU
+        is_last = torch.ones_like(buckets, dtype=torch.bool)
+        is_last[:, :-1] = buckets[:, 1:] != buckets[:, :-1]
+        aside = torch.where(is_last, buckets, self.dim)
+        sketched = values.new_zeros(values.shape[0], self.dim + 1)
+        return sketched.scatter_(1, aside, _run_sums(buckets, signed))[:, : self.dim]
+
+    def to_arrays(self, name: str) -> dict[str, np.ndarray]:
+        """Return ``<name>_buckets`` int32 [n], ``_signs`` int8 [n] and ``_dim`` int32 [1]."""
+        return {
+            f"{name}_buckets": self.buckets.cpu().numpy().astype(np.int32),
+            f"{name}_signs": self.signs.cpu().numpy().astype(np.int8),
+            f"{name}_dim": np.array([self.dim], dtype=np.int32),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], name: str) -> "CountSketch":
+        """Return the sketch that `to_arrays` gave, on the CPU.
+
+        Raises:
+            ValueError: An array is missing, or its values cannot be a table.
+        """
+        names = [f"{name}_buckets", f"{name}_signs", f"{name}_dim"]
+        missing = [key for key in names if key not in arrays]
+        if missing:
+            raise ValueError(f"sketch tables lack {missing}; found {sorted(arrays)}.")
+        buckets, signs, dims = (np.asarray(arrays[key]) for key in names)
+        if buckets.ndim != 1 or buckets.shape != signs.shape or dims.shape != (1,):
+            raise ValueError(
+                f"{name} tables must be buckets [n], signs [n] and dim [1], "
+                f"got {buckets.shape}, {signs.shape} and {dims.shape}."
+            )
+        dim = int(dims[0])
+        if np.any((buckets < 0) | (buckets >= dim)) or np.any(np.abs(signs) != 1):
+            raise ValueError(
+                f"{name} tables must hold buckets in [0, {dim}) and signs of +1 or -1."
+            )
+        return cls(
+            torch.from_numpy(buckets.astype(np.int64)),
+            torch.from_numpy(signs.astype(np.float32)),
+            dim,
+        )
 
 
 def draw_count_sketch(n: int, *, dim: int, seed: int, stream: int) -> CountSketch:
@@ -110,10 +158,35 @@ class SketchTables:
     hidden: CountSketch
     projected: CountSketch
 
-    def to(self, device: torch.device | str) -> "SketchTables":
-        """Return the same tables on another device."""
-        return SketchTables(
-            self.residual.to(device), self.hidden.to(device), self.projected.to(device)
+    @property
+    def input_sizes(self) -> tuple[int, int, int]:
+        """Vocabulary, hidden and embedding size that the tables are for."""
+        return self.residual.n, self.hidden.n, self.projected.n
+
+    def projection(
+        self,
+        embedding: Float[Tensor, "vocab embedding"],
+        *,
+        channels: Sequence[str],
+        weighting: Weighting,
+    ) -> OuterProjection:
+        """Return the paper's projection: outer products of count sketches.
+
+        Args:
+            embedding: E of the projected error, float32.
+            channels: Channels in use.
+            weighting: How positions are weighed.
+        """
+        used = factors_of(channels)
+        device = embedding.device
+        residual, hidden = self.residual.to(device), self.hidden.to(device)
+        return OuterProjection(
+            residual=_table_or_map(residual) if "residual" in used else None,
+            hidden=hidden.matrix() if "hidden" in used else None,
+            # a count sketch is linear: sketching E once replaces sketching E^T r at every position
+            projected=self.projected.to(device).apply(embedding) if "projected" in used else None,
+            channels=channels,
+            weighting=weighting,
         )
 
     def to_arrays(self) -> dict[str, np.ndarray]:
@@ -124,9 +197,7 @@ class SketchTables:
         arrays: dict[str, np.ndarray] = {}
         for name in _TABLES:
             sketch: CountSketch = getattr(self, name)
-            arrays[f"{name}_buckets"] = sketch.buckets.cpu().numpy().astype(np.int32)
-            arrays[f"{name}_signs"] = sketch.signs.cpu().numpy().astype(np.int8)
-            arrays[f"{name}_dim"] = np.array([sketch.dim], dtype=np.int32)
+            arrays |= sketch.to_arrays(name)
         return arrays
 
     @classmethod
@@ -136,7 +207,7 @@ class SketchTables:
         Raises:
             ValueError: An array is missing, or its values cannot be a table.
         """
-        return cls(*(_sketch_from_arrays(arrays, name) for name in _TABLES))
+        return cls(*(CountSketch.from_arrays(arrays, name) for name in _TABLES))
 
 
 @dataclass(frozen=True)
@@ -172,20 +243,19 @@ def draw_tables(inputs: TableSizes, dims: TableSizes, *, seed: int) -> SketchTab
     )
 
 
-def _sketch_from_arrays(arrays: Mapping[str, np.ndarray], name: str) -> CountSketch:
-    names = [f"{name}_buckets", f"{name}_signs", f"{name}_dim"]
-    missing = [key for key in names if key not in arrays]
-    if missing:
-        raise ValueError(f"sketch tables lack {missing}; found {sorted(arrays)}.")
-    buckets, signs, dims = (np.asarray(arrays[key]) for key in names)
-    if buckets.ndim != 1 or buckets.shape != signs.shape or dims.shape != (1,):
-        raise ValueError(
-            f"{name} tables must be buckets [n], signs [n] and dim [1], "
-            f"got {buckets.shape}, {signs.shape} and {dims.shape}."
-        )
-    dim = int(dims[0])
-    if np.any((buckets < 0) | (buckets >= dim)) or np.any(np.abs(signs) != 1):
-        raise ValueError(f"{name} tables must hold buckets in [0, {dim}) and signs of +1 or -1.")
-    return CountSketch(
-        torch.from_numpy(buckets.astype(np.int64)), torch.from_numpy(signs.astype(np.float32)), dim
-    )
+def _table_or_map(sketch: CountSketch) -> Tensor | CountSketch:
+    return sketch.matrix() if sketch.n * sketch.dim <= MAX_TABLE_NUMBERS else sketch
+
+
+def _run_sums(
+    buckets: Int[Tensor, "positions support"], values: Float[Tensor, "positions support"]
+) -> Float[Tensor, "positions support"]:
+    """Return sums from the start of each run of equal buckets, by doubling steps."""
+    sums = values.clone()
+    step = 1
+    while step < values.shape[1]:
+        is_same = buckets[:, step:] == buckets[:, :-step]
+        before = torch.where(is_same, sums[:, :-step], 0.0)
+        sums[:, step:] += before
+        step *= 2
+    return sums

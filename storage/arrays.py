@@ -27,6 +27,10 @@ INNER_CHUNK_BYTES = 2 * 1024 * 1024
 WHOLE_BLOCK_BYTES = 2 * INNER_CHUNK_BYTES
 """Blocks up to this size are one inner chunk."""
 
+COUNTS_FILL = -1
+INT8_FILL = -128
+"""Fill values that no written row has."""
+
 DAMAGE = (ValueError, RuntimeError, KeyError, FileNotFoundError)
 """What Zarr raises for damaged bytes: checksum, index of a shard, metadata."""
 
@@ -88,7 +92,7 @@ class BlockArray:
             raise CorruptionError(
                 f"block {block}: {self.file(block)} cannot be read ({error}). {self.remedy}"
             ) from error
-        unwritten = _unwritten_rows(values)
+        unwritten = unwritten_rows(values)
         if len(unwritten):
             block = (start + int(unwritten[0])) // self.block_rows
             raise CorruptionError(
@@ -130,7 +134,15 @@ def create_group(path: Path) -> zarr.Group:
 def create_matrix(
     group: zarr.Group, name: str, *, dtype: str, n_columns: int, block_rows: int
 ) -> None:
-    """Make an array [0, n_columns] whose shards are blocks of rows; fill is NaN."""
+    """Make an array [0, n_columns] whose shards are blocks of rows.
+
+    Args:
+        group: Where.
+        name: Its name there.
+        dtype: ``f2`` or ``f4``, fill NaN; ``i1``, fill -128; or ``u1``, fill 0.
+        n_columns: Columns.
+        block_rows: Rows a block.
+    """
     row_bytes = n_columns * np.dtype(dtype).itemsize
     group.create_array(
         name,
@@ -139,22 +151,19 @@ def create_matrix(
         chunks=(choose_chunk_rows(block_rows, row_bytes=row_bytes), n_columns),
         shards=(block_rows, n_columns),
         compressors=Crc32cCodec(),
-        fill_value=float("nan"),
+        fill_value={"i": INT8_FILL, "u": 0}.get(np.dtype(dtype).kind, float("nan")),
         dimension_names=["row", "number"],
     )
 
 
 def create_counts(group: zarr.Group, name: str, *, block_rows: int) -> None:
     """Make an int32 array [0] with one checksummed chunk a block; fill is -1."""
-    group.create_array(
-        name,
-        shape=(0,),
-        dtype="i4",
-        chunks=(block_rows,),
-        compressors=Crc32cCodec(),
-        fill_value=-1,
-        dimension_names=["row"],
-    )
+    _create_column(group, name, dtype="i4", fill=COUNTS_FILL, block_rows=block_rows)
+
+
+def create_scales(group: zarr.Group, name: str, *, block_rows: int) -> None:
+    """Make a float32 array [0] with one checksummed chunk a block; fill is NaN."""
+    _create_column(group, name, dtype="f4", fill=float("nan"), block_rows=block_rows)
 
 
 def write_whole(group: zarr.Group, name: str, values: np.ndarray) -> None:
@@ -180,6 +189,20 @@ def read_whole(path: Path, *, remedy: str) -> np.ndarray:
     return values
 
 
+def unwritten_rows(values: np.ndarray) -> np.ndarray:
+    """Return the positions of rows that are still the fill value of their array.
+
+    Floats: NaN; int8: -128; counts: -1; packed bits: not one bit is set.
+    """
+    first = values if values.ndim == 1 else values[:, 0]
+    if values.dtype.kind == "f":
+        return np.flatnonzero(np.isnan(first))
+    if values.dtype.kind == "u":
+        candidates = np.flatnonzero(first == 0)
+        return candidates[~values[candidates].any(axis=1)]
+    return np.flatnonzero(first == (INT8_FILL if values.dtype == np.int8 else COUNTS_FILL))
+
+
 def remove_litter(path: Path) -> int:
     """Delete unfinished files of killed writers anywhere in a Zarr hierarchy; return how many.
 
@@ -189,6 +212,20 @@ def remove_litter(path: Path) -> int:
     for entry in litter:
         entry.unlink(missing_ok=True)
     return len(litter)
+
+
+def _create_column(
+    group: zarr.Group, name: str, *, dtype: str, fill: float, block_rows: int
+) -> None:
+    group.create_array(
+        name,
+        shape=(0,),
+        dtype=dtype,
+        chunks=(block_rows,),
+        compressors=Crc32cCodec(),
+        fill_value=fill,
+        dimension_names=["row"],
+    )
 
 
 def _encode(array: zarr.Array[Any], values: np.ndarray) -> bytes:
@@ -210,10 +247,3 @@ def _encode(array: zarr.Array[Any], values: np.ndarray) -> bytes:
     )
     block[...] = whole
     return files["/".join(["c", *["0"] * len(shape)])].to_bytes()
-
-
-def _unwritten_rows(values: np.ndarray) -> np.ndarray:
-    """Return the positions of rows that are still the fill value: NaN, or -1 for counts."""
-    if values.dtype.kind == "f":
-        return np.flatnonzero(np.isnan(values[:, 0]))
-    return np.flatnonzero(values < 0)

@@ -21,7 +21,43 @@ from storage.manifests import read_manifest, write_manifest
 GROUP = "signatures.zarr"
 SIGNATURES = "signatures"
 POSITIONS = "n_positions"
+SCALES = "scales"
 RECORDS = "blocks"
+
+
+@dataclass(frozen=True)
+class RowCode:
+    """How the numbers of a row are stored.
+
+    Attributes:
+        dtype: Of the array ``signatures``.
+        packed: Numbers an element.
+        scaled: Every row has a scale beside it, in the array ``scales``.
+    """
+
+    dtype: str
+    packed: int
+    scaled: bool
+
+
+PLAIN_CODE = "float16"
+
+ROW_CODES = {
+    PLAIN_CODE: RowCode("f2", packed=1, scaled=False),
+    "int8": RowCode("i1", packed=1, scaled=True),
+    "sign": RowCode("u1", packed=8, scaled=True),
+}
+
+
+def check_code(code: str, n_numbers: int) -> None:
+    """Refuse codes that are unknown, and lengths that do not fill the code's elements."""
+    if code not in ROW_CODES:
+        raise ValueError(f"expected a code of {', '.join(ROW_CODES)}, got {code!r}.")
+    packed = ROW_CODES[code].packed
+    if n_numbers % packed:
+        raise ValueError(
+            f"code {code!r} packs {packed} numbers into one byte, but {n_numbers} is no multiple."
+        )
 
 
 @dataclass(frozen=True)
@@ -32,32 +68,51 @@ class SignatureBlocks:
         folder: The index's folder.
         n_numbers: Length of a signature.
         block_rows: Rows a block.
+        code: How numbers are stored, a key of `ROW_CODES`.
     """
 
     folder: Path
     n_numbers: int
     block_rows: int
+    code: str = PLAIN_CODE
 
     @cached_property
     def signatures(self) -> arrays.BlockArray:
-        """float16 [rows, n_numbers]."""
+        """[rows, n_columns] of the code's dtype."""
         return self._array(SIGNATURES)
+
+    @cached_property
+    def scales(self) -> arrays.BlockArray | None:
+        """float32 [rows]; None where the code has none."""
+        return self._array(SCALES) if ROW_CODES[self.code].scaled else None
 
     @cached_property
     def n_positions(self) -> arrays.BlockArray:
         """int32 [rows]."""
         return self._array(POSITIONS)
 
+    @property
+    def n_columns(self) -> int:
+        """Elements a row of the array ``signatures``."""
+        return self.n_numbers // ROW_CODES[self.code].packed
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row of the array ``signatures``."""
+        return self.n_columns * np.dtype(ROW_CODES[self.code].dtype).itemsize
+
     def create(self) -> None:
-        """Make both arrays, without rows, and the folder of the records."""
+        """Make the arrays, without rows, and the folder of the records."""
         group = arrays.create_group(self.folder / GROUP)
         arrays.create_matrix(
             group,
             SIGNATURES,
-            dtype="f2",
-            n_columns=self.n_numbers,
+            dtype=ROW_CODES[self.code].dtype,
+            n_columns=self.n_columns,
             block_rows=self.block_rows,
         )
+        if self.scales is not None:
+            arrays.create_scales(group, SCALES, block_rows=self.block_rows)
         arrays.create_counts(group, POSITIONS, block_rows=self.block_rows)
         (self.folder / RECORDS).mkdir()
 
@@ -65,8 +120,8 @@ class SignatureBlocks:
         """Make room for ``n_rows`` and clear what killed writers left; under the index's lock."""
         remove_partials(self.folder / RECORDS)
         arrays.remove_litter(self.folder / GROUP)
-        self.signatures.grow(n_rows)
-        self.n_positions.grow(n_rows)
+        for array, _ in self._files():
+            array.grow(n_rows)
 
     def write(
         self,
@@ -74,26 +129,28 @@ class SignatureBlocks:
         signatures: np.ndarray,
         n_positions: np.ndarray,
         *,
+        scales: np.ndarray | None = None,
         rows_digest: str,
         n_tokens: int,
     ) -> None:
         """Write a block and then its record; see `SignatureIndex.write_block`."""
         self._check_types(block, signatures, n_positions)
         self._check_values(block, signatures, n_positions)
+        self._check_scales(block, signatures, scales)
         self.discard(block)
-        shard = self.signatures.write(block, signatures)
-        counts = self.n_positions.write(block, n_positions)
+        values = {"shard": signatures, "positions": n_positions}
+        if scales is not None:
+            values["scales"] = scales
         record = {
             "block": block,
             "n_rows": len(signatures),
             "n_tokens": n_tokens,
             "n_empty": int(np.count_nonzero(n_positions == 0)),
             "rows_digest": rows_digest,
-            "shard_bytes": shard.stat().st_size,
-            "shard_sha256": file_sha256(shard),
-            "positions_bytes": counts.stat().st_size,
-            "positions_sha256": file_sha256(counts),
         }
+        for array, key in self._files():
+            file = array.write(block, values[key])
+            record |= {f"{key}_bytes": file.stat().st_size, f"{key}_sha256": file_sha256(file)}
         write_manifest(self.record_path(block), BLOCK_FORMAT, record)
 
     def discard(self, block: int) -> None:
@@ -140,6 +197,11 @@ class SignatureBlocks:
         """Return ``blocks/<block>.json``, eight digits."""
         return self.folder / RECORDS / f"{block:08d}.json"
 
+    def _files(self) -> list[tuple[arrays.BlockArray, str]]:
+        """Return the arrays of a block and their keys in its record, in the order of writing."""
+        scales = [] if self.scales is None else [(self.scales, "scales")]
+        return [(self.signatures, "shard"), *scales, (self.n_positions, "positions")]
+
     def _array(self, name: str) -> arrays.BlockArray:
         remedy = f"Delete the block's record in {self.folder / RECORDS} and build the index again."
         return arrays.BlockArray(self.folder / GROUP / name, self.block_rows, remedy)
@@ -147,7 +209,7 @@ class SignatureBlocks:
     def _file_problems(self, block: int, record: Mapping[str, Any], *, deep: bool) -> list[str]:
         remedy = f"Delete {self.record_path(block)} and build the index again."
         problems = []
-        for array, key in ((self.signatures, "shard"), (self.n_positions, "positions")):
+        for array, key in self._files():
             file = array.file(block)
             if not file.is_file():
                 problems.append(f"block {block}: {file} is missing. {remedy}")
@@ -159,9 +221,10 @@ class SignatureBlocks:
 
     def _check_types(self, block: int, signatures: np.ndarray, n_positions: np.ndarray) -> None:
         n_rows = len(signatures)
-        if signatures.dtype != np.float16 or signatures.shape != (n_rows, self.n_numbers):
+        dtype = np.dtype(ROW_CODES[self.code].dtype)
+        if signatures.dtype != dtype or signatures.shape != (n_rows, self.n_columns):
             raise ValueError(
-                f"block {block}: expected float16 signatures [n, {self.n_numbers}], got "
+                f"block {block}: expected {dtype} signatures [n, {self.n_columns}], got "
                 f"{signatures.dtype} {list(signatures.shape)}."
             )
         if n_positions.dtype != np.int32 or n_positions.shape != (n_rows,):
@@ -186,3 +249,22 @@ class SignatureBlocks:
                 f"block {block}: {len(broken)} signatures are not finite, the first is row "
                 f"{broken[0]} of the block. Check the model's number format (dtype)."
             )
+        marked = arrays.unwritten_rows(signatures)
+        if len(marked):
+            raise ValueError(
+                f"block {block}: row {marked[0]} is coded like a row that was never written: "
+                "int8 codes are -127 to 127, and a row of signs has at least one bit set."
+            )
+
+    def _check_scales(self, block: int, signatures: np.ndarray, scales: np.ndarray | None) -> None:
+        if self.scales is None:
+            if scales is not None:
+                raise ValueError(f"block {block}: {self.code} signatures have no scales.")
+            return
+        found = "none" if scales is None else f"{scales.dtype} {list(scales.shape)}"
+        if scales is None or scales.dtype != np.float32 or scales.shape != (len(signatures),):
+            raise ValueError(
+                f"block {block}: expected float32 scales [{len(signatures)}], got {found}."
+            )
+        if not (np.isfinite(scales) & (scales >= 0)).all():
+            raise ValueError(f"block {block}: scales must be finite and 0 or more.")

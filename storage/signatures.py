@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from storage import arrays
-from storage.blocks import GROUP, SignatureBlocks
+from storage.blocks import GROUP, PLAIN_CODE, SignatureBlocks, check_code
 from storage.catalog import open_store
 from storage.errors import CorruptionError, IncompleteError, MismatchError, NotFoundError
 from storage.files import (
@@ -48,6 +48,7 @@ class SignatureIndex:
         index_id: Short id of the identity.
         n_numbers: Length of a signature.
         block_rows: Rows a block.
+        code: How rows are stored: ``float16``, ``int8`` or ``sign``.
     """
 
     def __init__(
@@ -60,8 +61,9 @@ class SignatureIndex:
         self.index_id: str = header["index_id"]
         self.n_numbers: int = header["n_numbers"]
         self.block_rows: int = header["block_rows"]
+        self.code: str = header.get("code", PLAIN_CODE)
         self._state = state
-        self._blocks = SignatureBlocks(self.folder, self.n_numbers, self.block_rows)
+        self._blocks = SignatureBlocks(self.folder, self.n_numbers, self.block_rows, self.code)
 
     # --------------------------------------------------------------------- making and opening
 
@@ -74,6 +76,7 @@ class SignatureIndex:
         tables: Mapping[str, np.ndarray],
         n_numbers: int,
         block_rows: int,
+        code: str = PLAIN_CODE,
     ) -> "SignatureIndex":
         """Make an empty index, or open the one that is there if it has the same identity.
 
@@ -83,12 +86,15 @@ class SignatureIndex:
             tables: Arrays that belong to the identity, kept by value beside the signatures.
             n_numbers: Length of a signature.
             block_rows: Rows a block; one block is one shard and one unit of resume.
+            code: How rows are stored: ``float16``, ``int8`` or ``sign``.
 
         Raises:
+            ValueError: The code is unknown or does not fit the length.
             MismatchError: An index of that name has another identity, or other sizes.
         """
         open_store(ref.root, create=True)
-        header = _header(identity, n_numbers=n_numbers, block_rows=block_rows)
+        check_code(code, n_numbers)
+        header = _header(identity, n_numbers=n_numbers, block_rows=block_rows, code=code)
         folder = index_folder(ref)
         remove_partials(folder.parent)
         if not folder.exists():
@@ -97,7 +103,9 @@ class SignatureIndex:
                 # FileExistsError: another process was first; its identity is compared below.
                 publish(staging, folder)
         index = cls.open(ref)
-        differences = flat_differences(header, {key: getattr(index, key) for key in header})
+        differences = flat_differences(
+            {**header, "code": code}, {key: getattr(index, key) for key in (*header, "code")}
+        )
         if differences:
             raise MismatchError(
                 f"index {ref.index!r} exists with other settings",
@@ -169,6 +177,11 @@ class SignatureIndex:
         """The Zarr array of signatures; its length is rounded up to whole blocks."""
         return self._blocks.signatures.path
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row's numbers, as stored and as read."""
+        return self._blocks.row_bytes
+
     def count_blocks(self, n_rows: int) -> int:
         """Return how many blocks ``n_rows`` rows fill."""
         return -(-n_rows // self.block_rows)
@@ -196,6 +209,7 @@ class SignatureIndex:
         signatures: np.ndarray,
         n_positions: np.ndarray,
         *,
+        scales: np.ndarray | None = None,
         rows_digest: str,
         n_tokens: int,
     ) -> None:
@@ -206,8 +220,10 @@ class SignatureIndex:
 
         Args:
             block: Number of the block, from 0.
-            signatures: float16 [n, n_numbers], n from 1 to ``block_rows``, finite.
+            signatures: float16 [n, n_numbers], n from 1 to ``block_rows``, finite; of a coded
+                index int8 [n, n_numbers], without -128, or uint8 [n, n_numbers / 8].
             n_positions: int32 [n], predicted positions of each row; 0 marks an empty row.
+            scales: float32 [n], what each row's codes are multiplied with; None for float16.
             rows_digest: Digest of the rows of the block, for `is_done`.
             n_tokens: Tokens read for the block, for the record.
 
@@ -216,7 +232,12 @@ class SignatureIndex:
             StorageError: The disk is full or not writable.
         """
         self._blocks.write(
-            block, signatures, n_positions, rows_digest=rows_digest, n_tokens=n_tokens
+            block,
+            signatures,
+            n_positions,
+            scales=scales,
+            rows_digest=rows_digest,
+            n_tokens=n_tokens,
         )
 
     def discard_block(self, block: int) -> None:
@@ -228,7 +249,7 @@ class SignatureIndex:
 
         Returns:
             ``block, n_rows, n_tokens, n_empty, rows_digest``, and ``_bytes`` and ``_sha256`` of
-            ``shard`` and ``positions``.
+            ``shard``, ``positions`` and, where rows have scales, ``scales``.
 
         Raises:
             CorruptionError: The record is damaged.
@@ -268,19 +289,25 @@ class SignatureIndex:
         """Return the committed rows of a block.
 
         Returns:
-            Signatures, float16 [n, n_numbers], and predicted positions, int32 [n].
+            Signatures as they were written, float16 [n, n_numbers] or codes, and predicted
+            positions, int32 [n].
 
         Raises:
             ValueError: There is no such block.
             CorruptionError: A file is missing or its checksum does not hold.
         """
-        if not 0 <= block < self.n_blocks:
-            raise ValueError(
-                f"index {self.ref.index!r} has blocks 0 to {self.n_blocks - 1}, got {block}."
-            )
-        start = block * self.block_rows
-        stop = min(start + self.block_rows, self.n_rows)
+        start, stop = self._bounds(block)
         return self._blocks.signatures.read(start, stop), self._blocks.n_positions.read(start, stop)
+
+    def read_scales(self, block: int) -> np.ndarray | None:
+        """Return the scales of the committed rows of a block, float32 [n]; None for float16.
+
+        Raises:
+            ValueError: There is no such block.
+            CorruptionError: The file is missing or its checksum does not hold.
+        """
+        start, stop = self._bounds(block)
+        return None if self._blocks.scales is None else self._blocks.scales.read(start, stop)
 
     def n_positions(self) -> np.ndarray:
         """Return the predicted positions of every committed row, int32 [n_rows]."""
@@ -305,6 +332,14 @@ class SignatureIndex:
         return problems
 
     # -------------------------------------------------------------------------------- private
+
+    def _bounds(self, block: int) -> tuple[int, int]:
+        if not 0 <= block < self.n_blocks:
+            raise ValueError(
+                f"index {self.ref.index!r} has blocks 0 to {self.n_blocks - 1}, got {block}."
+            )
+        start = block * self.block_rows
+        return start, min(start + self.block_rows, self.n_rows)
 
     def _committed(self) -> Mapping[str, Any]:
         if self._state is None:
@@ -347,7 +382,9 @@ def flat_differences(
     return differences
 
 
-def _header(identity: Mapping[str, Any], *, n_numbers: int, block_rows: int) -> dict[str, Any]:
+def _header(
+    identity: Mapping[str, Any], *, n_numbers: int, block_rows: int, code: str
+) -> dict[str, Any]:
     if n_numbers < 1 or block_rows < 1:
         raise ValueError(f"expected n_numbers and block_rows >= 1, got {n_numbers}, {block_rows}.")
     return {
@@ -355,11 +392,14 @@ def _header(identity: Mapping[str, Any], *, n_numbers: int, block_rows: int) -> 
         "index_id": short_id(identity),
         "n_numbers": n_numbers,
         "block_rows": block_rows,
+        # absent means float16: indexes from before there were codes stay what they are
+        **({} if code == PLAIN_CODE else {"code": code}),
     }
 
 
 def _write_empty(folder: Path, header: Mapping[str, Any], tables: Mapping[str, np.ndarray]) -> None:
-    SignatureBlocks(folder, header["n_numbers"], header["block_rows"]).create()
+    code = header.get("code", PLAIN_CODE)
+    SignatureBlocks(folder, header["n_numbers"], header["block_rows"], code).create()
     stored = arrays.create_group(folder / GROUP / TABLES)
     for name in sorted(tables):
         arrays.write_whole(stored, name, tables[name])

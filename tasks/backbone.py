@@ -98,6 +98,10 @@ class RowTokenizer:
         """Return the number of tokens of each text, special tokens included."""
         return [len(row.ids) for row in self.encode(texts, [0] * len(texts))]
 
+    def token_texts(self, ids: Sequence[int] | np.ndarray) -> list[str]:
+        """Return the text of each token; a part of a character shows as a replacement mark."""
+        return [self._backend.decode([int(one)], skip_special_tokens=False) for one in ids]
+
     def render_chat(self, messages: Sequence[Mapping[str, Any]]) -> tuple[str, int]:
         """Write a conversation in the model's chat template.
 

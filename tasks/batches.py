@@ -12,7 +12,7 @@ import numpy as np
 
 from rise_ops.chunking import window_spans
 from tasks.backbone import TokenRow
-from tasks.config import WindowConfig
+from tasks.signature_config import WindowConfig
 
 MAX_BATCH_WINDOWS = 256
 """Most windows a batch: bounds the float32 signatures of one batch however short its rows are."""

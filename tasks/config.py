@@ -7,7 +7,10 @@ hashed. Strict means that ``top_k: true`` or ``"12"`` is refused instead of bein
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from tasks.signature_config import SignatureConfig, SignatureOrPreset
+from tasks.stage_config import StageConfig
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 """A list of strings in YAML or JSON; kept as a tuple so that configs stay hashable."""
@@ -15,12 +18,6 @@ Names = Annotated[tuple[str, ...], Field(strict=False)]
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 """Name of a corpus, index, query set or release: also a folder name, so nothing can escape."""
-
-
-class StageConfig(BaseModel):
-    """Base of the configs: immutable, unknown fields refused, no conversions, no inf or NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 # ------------------------------------------------------------------------------------- sources
@@ -171,118 +168,34 @@ class ModelConfig(StageConfig):
     )
 
 
-# ---------------------------------------------------------------------------------- signatures
+# -------------------------------------------------------------------------------------- index
 
 
-class ResidualConfig(StageConfig):
-    """Which tokens carry the prediction residual p - onehot(target); METHOD.md, section 2."""
+class DriftLimits(StageConfig):
+    """When appended rows are too unlike the calibration sample.
 
-    temperature: float = Field(
-        0.1, gt=0.0, title="Temperature", description="1 is the true gradient."
-    )
-    top_k: int = Field(256, ge=1, title="Largest logits considered")
-    mass: float = Field(0.92, gt=0.0, le=1.0, title="Probability kept")
-    min_tokens: int = Field(4, ge=1, title="Least tokens kept")
+    Measured as the share of their energy that the kept directions capture, relative to the
+    sample's. Outside of every identity: the limits decide whether a build goes on, never a number.
+    """
+
+    warn_below: float = Field(0.9, ge=0.0, le=1.0, title="Warn below")
+    refuse_below: float = Field(0.7, ge=0.0, le=1.0, title="Refuse below")
 
     @model_validator(mode="after")
-    def _minimum_within_top_k(self) -> "ResidualConfig":
-        if self.min_tokens > self.top_k:
+    def _refuse_after_warning(self) -> "DriftLimits":
+        if self.refuse_below > self.warn_below:
             raise ValueError(
-                f"min_tokens is {self.min_tokens} but top_k is {self.top_k}; lower min_tokens."
+                f"refuse_below is {self.refuse_below} but warn_below {self.warn_below}; raise "
+                "warn_below, so that a warning comes first."
             )
         return self
-
-
-class SketchConfig(StageConfig):
-    """Sizes and weights of the sketched channels; the paper's Kr, Kh, Kg and lambdas."""
-
-    residual_dim: int = Field(128, ge=1, title="Residual numbers (Kr)")
-    hidden_dim: int = Field(128, ge=1, title="Hidden-state numbers (Kh)")
-    projected_dim: int = Field(64, ge=1, title="Projected-error numbers (Kg)")
-    residual_weight: float = Field(1.0, ge=0.0, title="Weight of residual x hidden (RH)")
-    projected_weight: float = Field(0.3, ge=0.0, title="Weight of projected error x hidden (GH)")
-    cross_weight: float = Field(
-        0.0, ge=0.0, title="Weight of residual x projected error", description="0: channel absent."
-    )
-    embedding: Literal["output", "input"] = Field(
-        "output",
-        title="Embedding of the projected error",
-        description="Read-out or input embedding.",
-    )
-    weighting: Literal["unit", "gradient"] = Field(
-        "unit",
-        title="Token weighting",
-        description="unit: every token alike (the paper). gradient: by the size of its gradient.",
-    )
-    seed: int = Field(0, ge=0, title="Seed of the tables")
-
-    @model_validator(mode="after")
-    def _some_channel(self) -> "SketchConfig":
-        if self.residual_weight == self.projected_weight == self.cross_weight == 0.0:
-            raise ValueError("all three channel weights are 0; give at least one channel a weight.")
-        return self
-
-
-class WindowConfig(StageConfig):
-    """How rows longer than the window are cut."""
-
-    tokens: int = Field(256, ge=2, title="Tokens a window")
-    overlap: int = Field(50, ge=0, title="Tokens shared by neighbours")
-
-    @model_validator(mode="after")
-    def _overlap_below_window(self) -> "WindowConfig":
-        if self.overlap >= self.tokens:
-            raise ValueError(
-                f"overlap is {self.overlap} but a window has {self.tokens} tokens; lower overlap."
-            )
-        return self
-
-
-class SignatureConfig(StageConfig):
-    """What a signature is: residual, sketch and windows. Rows and queries share it."""
-
-    residual: ResidualConfig = Field(ResidualConfig(), title="Residual")
-    sketch: SketchConfig = Field(SketchConfig(), title="Sketch")
-    window: WindowConfig = Field(WindowConfig(), title="Windows")
-
-
-PRESETS: dict[str, SignatureConfig] = {
-    "paper": SignatureConfig(),
-    "paper-4096": SignatureConfig(
-        sketch=SketchConfig(
-            residual_dim=48,
-            hidden_dim=64,
-            projected_dim=16,
-            residual_weight=0.7,
-            projected_weight=1.0,
-        )
-    ),
-    "paper-352": SignatureConfig(
-        sketch=SketchConfig(
-            residual_dim=16,
-            hidden_dim=8,
-            projected_dim=28,
-            residual_weight=0.7,
-            projected_weight=1.0,
-        )
-    ),
-}
-"""Named signature settings: the paper's default and its two smaller published sketches."""
-
-
-def _preset_or_settings(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    if value not in PRESETS:
-        raise ValueError(f"there is no preset {value!r}; presets are {', '.join(PRESETS)}")
-    return PRESETS[value]
 
 
 class IndexConfig(StageConfig):
     """One index: which model reads which positions, into which signatures."""
 
     model: ModelConfig = Field(ModelConfig(), title="Model")
-    signature: Annotated[SignatureConfig, BeforeValidator(_preset_or_settings)] = Field(
+    signature: SignatureOrPreset = Field(
         SignatureConfig(), title="Signature", description="In YAML also the name of a preset."
     )
     positions: Literal["all", "completion"] = Field(
@@ -293,6 +206,11 @@ class IndexConfig(StageConfig):
         ge=1,
         title="Rows a block",
         description="One block is one Zarr shard and one unit of resume.",
+    )
+    drift: DriftLimits = Field(
+        DriftLimits(),
+        title="Drift of appended rows",
+        description="For calibrated sketches. Changes no number, so it is no part of the identity.",
     )
 
 

@@ -7,12 +7,19 @@ not fit, so that the reader sees which setting to lower.
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rise_ops.tensor_sketch import SPECTRUM_BYTES
 from tasks.backbone import ModelShape, model_is_loaded, model_shape
 from tasks.batches import MAX_BATCH_WINDOWS
 from tasks.config import IndexConfig, RuntimeConfig
-from tasks.space import n_signature_numbers
+from tasks.signature_config import PrincipalProjection, SeparableSketch, Sketch
 
 FLOAT32_BYTES = 4
+FLOAT64_BYTES = 8
+MOMENT_COPIES = 6
+"""Arrays of a second moment's size that live at once: sums of both halves of the sample and of all,
+product or eigenvectors, and their workspace."""
+SPECTRUM_COPIES = 6
+"""Arrays of `rise_ops.tensor_sketch.SPECTRUM_BYTES` that live at once."""
 LOGIT_COPIES = 2
 """Arrays of the logits' size that live at once: the logits, and what top-k makes of them."""
 LAYER_COPIES = 24
@@ -29,6 +36,7 @@ class MemoryNeed:
     logits: int
     activations: int
     signatures: int
+    calibration: int
 
     @property
     def total(self) -> int:
@@ -48,21 +56,44 @@ def predict_memory(
         dtype: Number format that the model runs in.
     """
     number_bytes = FLOAT32_BYTES if dtype == "float32" else 2
-    n_numbers = n_signature_numbers(config.signature.sketch)
+    sketch = config.signature.sketch
+    n_numbers = sketch.n_numbers
     # in float32 the head is the model's own weight
     head_copy = 0 if dtype == "float32" else shape.vocabulary * shape.hidden
-    projected = shape.vocabulary * config.signature.sketch.projected_dim
+    # a coarse head: its weight in two bytes or, where that is no faster, in four
+    coarse_copy = shape.vocabulary * shape.hidden if config.signature.head == "two_pass" else 0
+    images = shape.vocabulary * _image_numbers(sketch)
     logits = min(runtime.head_bytes, FLOAT32_BYTES * runtime.batch_tokens * shape.vocabulary)
     # a block: float32 sums, their scaled copy, the same on the host, and the stored float16
     block = config.block_rows * n_numbers * (3 * FLOAT32_BYTES + 2)
     batch = min(MAX_BATCH_WINDOWS, runtime.batch_tokens) * n_numbers * 3 * FLOAT32_BYTES
+    spectra = SPECTRUM_COPIES * SPECTRUM_BYTES if sketch.kind == "tensor" else 0
     return MemoryNeed(
         model=shape.n_parameters * number_bytes,
-        head=(head_copy + projected) * FLOAT32_BYTES,
+        head=(head_copy + coarse_copy + images) * FLOAT32_BYTES,
         logits=LOGIT_COPIES * logits,
         activations=LAYER_COPIES * runtime.batch_tokens * shape.hidden * FLOAT32_BYTES,
-        signatures=block + batch,
+        signatures=block + batch + spectra,
+        calibration=_calibration_bytes(shape, sketch),
     )
+
+
+def _image_numbers(sketch: Sketch) -> int:
+    """Return what is kept of each token: its image in a residual, and in a projected error."""
+    if isinstance(sketch, SeparableSketch | PrincipalProjection):
+        return sketch.residual_dim + sketch.projected_dim
+    return 0
+
+
+def _calibration_bytes(shape: ModelShape, sketch: Sketch) -> int:
+    if not sketch.is_calibrated:
+        return 0
+    sides = [shape.hidden, shape.hidden]
+    if isinstance(sketch, PrincipalProjection) and sketch.residual_dim > 0:
+        sides.append(sketch.residual_buckets)
+    # the embedding goes through a map that changes nothing; a product and its sum are float64
+    moments = MOMENT_COPIES * FLOAT64_BYTES * sum(side * side for side in sides)
+    return shape.vocabulary * shape.hidden * FLOAT32_BYTES + moments
 
 
 def require_memory(config: IndexConfig, runtime: RuntimeConfig, *, device: str, dtype: str) -> int:

@@ -41,6 +41,7 @@ def _stage(function: Any, name: str) -> Any:
 
 
 ingest_rows = _stage(corpus.ingest, "ingest rows")
+calibrate_index = _stage(signatures.calibrate_index, "calibrate")
 plan_index = _stage(signatures.plan_index, "plan index")
 sketch_block = _stage(signatures.sketch_block, "sketch block {block}")
 commit_index = _stage(signatures.commit_index, "commit index")

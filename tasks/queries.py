@@ -18,7 +18,7 @@ from storage.signatures import SignatureIndex
 from tasks.backbone import TokenRow, load_tokenizer, resolve_device
 from tasks.config import ModelConfig, RowsConfig, RuntimeConfig
 from tasks.corpus import canonical_rows
-from tasks.signatures import index_space, require_index_model
+from tasks.index_identity import index_space, require_index_model
 from tasks.sketching import sketch_rows
 
 SKETCHED_FIELDS = ("row_id", "text", "prompt_chars")

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rise_ops.scoring import query_panel, split_keys
+from rise_ops.scoring import split_keys
 from storage.corpus import Corpus
 from storage.errors import CorruptionError, MismatchError
 from storage.files import short_id
@@ -24,6 +24,7 @@ from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ScoresRef
 from storage.scores import Scores, ScoresWriter
 from storage.signatures import SignatureIndex, flat_differences
+from tasks.codes import index_panel
 from tasks.config import RuntimeConfig, ScoreConfig
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.scoring_graph import Search, predicted_bytes, search
@@ -143,16 +144,11 @@ def attribute(
         CorruptionError: A block is missing or damaged; names it.
     """
     opened = SignatureIndex.open(index)
-    if signatures.ndim != 2 or signatures.shape[1] != opened.n_numbers:
-        raise ValueError(
-            f"expected query signatures [n_queries, {opened.n_numbers}], as index "
-            f"{index.index!r} has, got {list(signatures.shape)}. Make them with this index."
-        )
+    panel = index_panel(opened, signatures)
     _check_top_k(opened, top_k)
-    panel = query_panel(signatures.astype(np.float32, copy=False))
     row_ids = _row_ids(opened)
     ranks = row_id_ranks(row_ids)
-    found = search(Search(_anywhere(index), panel, top_k), ranks, runtime, progress)
+    found = search(Search(_anywhere(index), top_k), panel, ranks, runtime, progress)
     names = [str(number) for number in range(panel.n_queries)]
     return _hits(opened, _top_rows(found.keys, ranks, row_ids, names), names)
 
@@ -250,7 +246,7 @@ def _score_tables(
     writer: ScoresWriter,
 ) -> dict[str, pa.Table]:
     """Search the index; return the tables ``values`` and ``top_rows``, write the matrix."""
-    panel = query_panel(query_set.signatures())
+    panel = index_panel(index, query_set.signatures())
     matrix = None
     if config.full_matrix:
         matrix = writer.start_matrix(
@@ -258,8 +254,8 @@ def _score_tables(
         )
     row_ids = _row_ids(index)
     ranks = row_id_ranks(row_ids)
-    plan = Search(_anywhere(index.ref), panel, config.top_k, matrix)
-    found = search(plan, ranks, runtime, progress)
+    plan = Search(_anywhere(index.ref), config.top_k, matrix)
+    found = search(plan, panel, ranks, runtime, progress)
     values = {"row_id": row_ids, "value": found.values, "n_positions": found.n_positions}
     query_ids = query_set.queries().column("row_id").to_pylist()
     return {

@@ -6,6 +6,7 @@ The graph is the same for every scheduler, and every task multiplies with one BL
 fixed shapes, so threads, a local cluster and a cluster elsewhere give the same bits.
 """
 
+import functools
 import os
 import threading
 import uuid
@@ -17,7 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rise_ops.codes import RowCodes
+from rise_ops.integer_scoring import IntegerPanel, code_scores, integer_panel
 from rise_ops.scoring import SLICE_ROWS, QueryPanel, block_scores, merge_keys, top_keys
+from storage.blocks import PLAIN_CODE
 from storage.errors import CorruptionError
 from storage.refs import IndexRef
 from storage.scores import StagedMatrix
@@ -27,6 +31,7 @@ from tasks.progress import Progress
 
 if TYPE_CHECKING:
     from distributed import Client
+    from threadpoolctl import ThreadpoolController
 
 MERGE_FAN_IN = 8
 """Partial results merged by one task."""
@@ -47,13 +52,11 @@ class Search:
 
     Attributes:
         index: The index; each task opens it for itself.
-        panel: Query signatures and their mean.
         top_k: Rows kept a query.
         matrix: Receives all scores, block by block, or None.
     """
 
     index: IndexRef
-    panel: QueryPanel
     top_k: int
     matrix: StagedMatrix | None = None
 
@@ -76,7 +79,11 @@ class SearchResult:
 
 
 def search(
-    plan: Search, ranks: NDArray[np.uint32], runtime: RuntimeConfig, progress: Progress
+    plan: Search,
+    panel: QueryPanel,
+    ranks: NDArray[np.uint32],
+    runtime: RuntimeConfig,
+    progress: Progress,
 ) -> SearchResult:
     """Run ``plan`` over the rows that have a rank, with the scheduler that ``runtime`` names.
 
@@ -84,6 +91,7 @@ def search(
 
     Args:
         plan: What to compute.
+        panel: Query signatures and their mean, as the index's code wants them (`tasks.codes`).
         ranks: uint32 [n_rows], each row's rank among the row ids.
         runtime: Scheduler and number of workers.
         progress: Receives one step a block.
@@ -95,12 +103,14 @@ def search(
     index = SignatureIndex.open(plan.index)
     bounds = block_bounds(len(ranks), index.block_rows)
     slices = [ranks[start:stop] for start, stop in bounds]
+    # made once, not in every task: queries in integers, where rows are
+    queries = panel if index.code == PLAIN_CODE else integer_panel(panel)
     progress.start(total=len(bounds), unit="blocks")
     if runtime.scheduler == "threads":
-        keys, parts = _on_threads(plan, slices, runtime, progress)
+        keys, parts = _on_threads(plan, queries, slices, runtime, progress)
     else:
         with _client(runtime) as client:
-            keys, parts = _on_cluster(client, plan, slices, progress)
+            keys, parts = _on_cluster(client, plan, queries, slices, progress)
     return SearchResult(
         keys=keys,
         values=np.concatenate([part.values for part in parts]),
@@ -117,11 +127,11 @@ def predicted_bytes(index: SignatureIndex, n_queries: int, runtime: RuntimeConfi
     """Return the memory that the blocks in flight take together, in bytes, before any is read.
 
     Reading holds a shard three times: as stored, chunk by chunk with checked sums, and as one
-    array. Scoring holds it once, with a widened slice and, for every score of the block, its
-    key and the copies that ordering makes. Values, ranks and row ids of the whole index (tens
-    of bytes a row) come on top, in the calling process.
+    array. Scoring holds it once, with a slice of rows as they are multiplied and, for every score
+    of the block, its key and the copies that ordering makes. Values, ranks and row ids of the
+    whole index (tens of bytes a row) come on top, in the calling process.
     """
-    shard = index.block_rows * index.n_numbers * np.dtype(np.float16).itemsize
+    shard = index.block_rows * index.row_bytes
     widened = SLICE_ROWS * index.n_numbers * np.dtype(np.float32).itemsize
     ordering = index.block_rows * (n_queries + 1) * ORDERING_BYTES
     return worker_count(runtime) * max(3 * shard, shard + widened + ordering)
@@ -133,13 +143,17 @@ def worker_count(runtime: RuntimeConfig) -> int:
 
 
 def score_block(
-    plan: Search, vectors: NDArray[np.float32], block: int, ranks: NDArray[np.uint32]
+    plan: Search, queries: QueryPanel | IntegerPanel, block: int, ranks: NDArray[np.uint32]
 ) -> tuple[NDArray[np.uint64], BlockValues]:
     """Score one block: the task of the graph, run wherever the scheduler puts it."""
-    stored = SignatureIndex.open(plan.index).read_block(block)
+    index = SignatureIndex.open(plan.index)
+    stored, scales = index.read_block(block), index.read_scales(block)
     signatures, n_positions = (part[: len(ranks)] for part in stored)
+    codes = RowCodes(signatures, None if scales is None else scales[: len(ranks)])
     _limit_blas_for_good()
-    scores = _finite_scores(plan.index, block, signatures, QueryPanel(vectors))
+    # OpenMP, which the integer product uses, keeps a limit for every thread that calls it
+    with _openmp_pools().limit(limits=1):
+        scores = _finite_scores(plan.index, block, codes, queries)
     if plan.matrix is not None:
         plan.matrix.write_block(block, np.ascontiguousarray(scores[:-1].T))
     eligible = n_positions > 0
@@ -148,10 +162,12 @@ def score_block(
 
 
 def _finite_scores(
-    index: IndexRef, block: int, signatures: NDArray[np.float16], panel: QueryPanel
+    index: IndexRef, block: int, codes: RowCodes, queries: QueryPanel | IntegerPanel
 ) -> NDArray[np.float32]:
     try:
-        return block_scores(signatures, panel)
+        if isinstance(queries, IntegerPanel):
+            return code_scores(codes, queries)
+        return block_scores(codes.values, queries)
     except ValueError as error:
         raise CorruptionError(
             f"block {block} of index {index.index!r} in {index.root} cannot be scored: {error}. "
@@ -162,7 +178,7 @@ def _finite_scores(
 # --------------------------------------------------------------------------------- the graph
 
 
-def _graph(plan: Search, vectors: Any, slices: Sequence[Any]) -> tuple[Any, list[Any]]:
+def _graph(plan: Search, queries: Any, slices: Sequence[Any]) -> tuple[Any, list[Any]]:
     """Return the node of the merged keys and the nodes of every block's values."""
     from dask.delayed import delayed
 
@@ -170,7 +186,7 @@ def _graph(plan: Search, vectors: Any, slices: Sequence[Any]) -> tuple[Any, list
     run = uuid.uuid4().hex
     task = delayed(score_block, nout=2, pure=False)
     results = [
-        task(plan, vectors, block, ranks, dask_key_name=f"score_block-{run}-{block}")
+        task(plan, queries, block, ranks, dask_key_name=f"score_block-{run}-{block}")
         for block, ranks in enumerate(slices)
     ]
     merge = delayed(merge_keys, pure=False)
@@ -183,18 +199,20 @@ def _graph(plan: Search, vectors: Any, slices: Sequence[Any]) -> tuple[Any, list
 
 def _on_threads(
     plan: Search,
+    queries: QueryPanel | IntegerPanel,
     slices: Sequence[NDArray[np.uint32]],
     runtime: RuntimeConfig,
     progress: Progress,
 ) -> tuple[NDArray[np.uint64], list[BlockValues]]:
     from dask.base import compute
     from dask.callbacks import Callback
+    from dask.delayed import delayed
 
     def count(key: Any, *_: Any) -> None:
         if str(key).startswith("score_block-"):
             progress.advance(1)
 
-    keys, parts = _graph(plan, plan.panel.vectors, slices)
+    keys, parts = _graph(plan, delayed(queries, traverse=False), slices)
     with _one_blas_thread(), Callback(posttask=count):
         merged, values = compute(
             keys,
@@ -207,12 +225,16 @@ def _on_threads(
 
 
 def _on_cluster(
-    client: "Client", plan: Search, slices: Sequence[NDArray[np.uint32]], progress: Progress
+    client: "Client",
+    plan: Search,
+    queries: QueryPanel | IntegerPanel,
+    slices: Sequence[NDArray[np.uint32]],
+    progress: Progress,
 ) -> tuple[NDArray[np.uint64], list[BlockValues]]:
     from distributed import as_completed
 
-    vectors = client.scatter(plan.panel.vectors, broadcast=True)
-    keys, parts = _graph(plan, vectors, client.scatter(list(slices)))
+    panel = client.scatter(queries, broadcast=True)
+    keys, parts = _graph(plan, panel, client.scatter(list(slices)))
     merged, *values = client.compute([keys, *parts], optimize_graph=False)
     for future in as_completed(values, loop=client.loop):
         future.result()  # the first damaged block ends the search
@@ -252,7 +274,7 @@ def _client(runtime: RuntimeConfig) -> Iterator["Client"]:
         yield client
 
 
-# ------------------------------------------------------------------------------ BLAS threads
+# ----------------------------------------------------------------------------------- threads
 
 _ONE_SEARCH = threading.Lock()
 
@@ -281,3 +303,11 @@ def _limit_blas_for_good() -> None:
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(limits=BLAS_THREADS, user_api="blas")
+
+
+@functools.cache
+def _openmp_pools() -> "ThreadpoolController":
+    """Return the OpenMP pools of this process; looking for them takes a while."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="openmp")

@@ -6,7 +6,6 @@ recorded as done, the last, half-full one anew, and nothing else. Whether there 
 known from fingerprints, without loading the model.
 """
 
-import functools
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,31 +14,27 @@ from typing import Any
 
 import numpy as np
 
+from rise_ops.codes import encode
 from storage.catalog import open_store
 from storage.corpus import Corpus
-from storage.errors import MismatchError, NotFoundError
 from storage.files import digest
 from storage.refs import CorpusRef, IndexRef
-from storage.signatures import SignatureIndex, flat_differences, index_lock
-from tasks.backbone import load_backbone, resolve_device
-from tasks.config import IndexConfig, ModelConfig, RuntimeConfig, SignatureConfig
+from storage.signatures import SignatureIndex, index_lock
+from tasks.backbone import resolve_device
+from tasks.calibration import Drift, calibrated_tables, encoded_rows, measure_drift
+from tasks.codes import code_rotation, coded_numbers, stored_rotation
+from tasks.config import IndexConfig, RuntimeConfig
+from tasks.index_identity import (
+    CALIBRATION_KEY,
+    existing_index,
+    index_identity,
+    index_space,
+    with_tables,
+)
 from tasks.memory import require_memory
 from tasks.models import from_anywhere
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.sketching import sketch_rows
-from tasks.space import (
-    SignatureSpace,
-    draw_space_tables,
-    load_space,
-    n_signature_numbers,
-    space_identity,
-    tables_digest,
-)
-
-FORMAT = 1
-
-TABLES_KEY = "tables_sha256"
-"""Field of a stored space that needs the sketch tables; the rest is known from fingerprints."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +51,7 @@ class IndexPlan:
         blocks: Numbers of the blocks that are missing.
         n_blocks: All blocks.
         predicted_bytes: Memory that the work will take; 0 when there is none to do.
+        drift: How appended rows fit the index; None where that was not to be measured.
     """
 
     ref: IndexRef
@@ -67,6 +63,28 @@ class IndexPlan:
     blocks: tuple[int, ...]
     n_blocks: int
     predicted_bytes: int
+    drift: Drift | None
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """The sample that the tables of an index were made from.
+
+    Attributes:
+        index_id: Short id of the index's identity.
+        n_rows: Rows of the sample; 0 where the sketch needs none.
+        n_tokens: Their tokens.
+        n_positions: Positions that count in it.
+        energy: For each factor, the share of its energy that the kept directions capture.
+        already: The index was there; nothing was computed.
+    """
+
+    index_id: str
+    n_rows: int
+    n_tokens: int
+    n_positions: int
+    energy: Mapping[str, float]
+    already: bool
 
 
 @dataclass(frozen=True)
@@ -98,6 +116,9 @@ class IndexReport:
         device: Where it ran.
         dtype: Number format of the model.
         seconds: Time spent on blocks.
+        energy: See `CalibrationReport`; empty where the sketch needs no calibration.
+        drift: How the rows that were appended now fit the index; None where nothing was, or the
+            sketch is not calibrated.
     """
 
     ref: IndexRef
@@ -113,6 +134,8 @@ class IndexReport:
     device: str
     dtype: str
     seconds: float
+    energy: Mapping[str, float]
+    drift: Drift | None
 
 
 def writing_index(ref: IndexRef) -> AbstractContextManager[None]:
@@ -126,6 +149,40 @@ def writing_index(ref: IndexRef) -> AbstractContextManager[None]:
     return index_lock(ref)
 
 
+def calibrate_index(
+    ref: IndexRef, corpus: CorpusRef, config: IndexConfig, runtime: RuntimeConfig
+) -> CalibrationReport:
+    """Make the index if it is missing: its tables, drawn or calibrated, and no row yet.
+
+    It appears with its tables or not at all. The caller holds `writing_index`.
+
+    Raises:
+        NotFoundError: The corpus has no rows.
+        MismatchError: The index exists with another model, tokenizer, sketch, number format,
+            corpus, choice of positions or block size.
+        ValueError: The model does not read windows that long or lacks directions, or the sample is
+            too small.
+        MemoryError: The work will not fit into memory.
+    """
+    device = resolve_device(runtime.device)
+    batches = _batch_ids(corpus)
+    identity = index_identity(corpus, config, device=device)
+    index = existing_index(ref, identity)
+    already = index is not None
+    if index is None:
+        require_memory(config, runtime, device=device, dtype=identity["space"]["dtype"])
+        index = _create_index(ref, corpus, batches, config, identity=identity, device=device)
+    record = index.identity.get(CALIBRATION_KEY, {})
+    return CalibrationReport(
+        index_id=index.index_id,
+        n_rows=record.get("n_rows", 0),
+        n_tokens=record.get("n_tokens", 0),
+        n_positions=record.get("n_positions", 0),
+        energy=record.get("energy", {}),
+        already=already,
+    )
+
+
 def plan_index(
     ref: IndexRef, corpus: CorpusRef, config: IndexConfig, runtime: RuntimeConfig
 ) -> IndexPlan:
@@ -134,29 +191,25 @@ def plan_index(
     The caller holds `writing_index`.
 
     Raises:
-        NotFoundError: The corpus has no rows.
-        MismatchError: The index exists with another model, tokenizer, sketch, number format,
-            corpus, choice of positions or block size.
-        ValueError: The model does not read windows that long.
-        MemoryError: The work will not fit into memory.
+        ValueError: Rows were appended that the index's directions do not fit, or an error of
+            `calibrate_index`, as all others.
     """
-    batches = tuple(batch.batch_id for batch in Corpus.batches(corpus))
+    calibrate_index(ref, corpus, config, runtime)
+    index = SignatureIndex.open(ref)
+    batches = _batch_ids(corpus)
     contents = _block_contents(Corpus(corpus), batches, block_rows=config.block_rows)
-    device = resolve_device(runtime.device)
-    identity = index_identity(corpus, config, device=device)
-    index = _existing_index(ref, identity)
     missing = tuple(
         block
         for block, (rows_digest, _) in enumerate(contents)
-        if index is None or not index.is_done(block, rows_digest)
+        if not index.is_done(block, rows_digest)
     )
     n_rows = sum(size for _, size in contents)
-    predicted_bytes = 0
+    predicted_bytes, drift = 0, None
     if missing:
-        dtype = identity["space"]["dtype"]
+        device = resolve_device(runtime.device)
+        dtype = index.identity["space"]["dtype"]
         predicted_bytes = require_memory(config, runtime, device=device, dtype=dtype)
-    if index is None:
-        index = _create_index(ref, identity, config, device=device)
+        drift = measure_drift(index, corpus, batches, config, device=device)
     index.remember_model(from_anywhere(config.model).model_dump(mode="json"))
     index.reserve(n_rows)
     return IndexPlan(
@@ -169,6 +222,7 @@ def plan_index(
         blocks=missing,
         n_blocks=len(contents),
         predicted_bytes=predicted_bytes,
+        drift=drift,
     )
 
 
@@ -188,10 +242,7 @@ def sketch_block(plan: IndexPlan, block: int) -> BlockReport:
     rows = Corpus(plan.corpus).rows(
         block * size, min((block + 1) * size, plan.n_rows), batches=plan.batches
     )
-    masked = plan.config.positions == "completion"
-    token_rows = space.tokenizer.encode(
-        [row.text for row in rows], [row.prompt_chars if masked else 0 for row in rows]
-    )
+    token_rows = encoded_rows(rows, plan.config)
     signatures, n_positions = sketch_rows(
         token_rows,
         space,
@@ -200,10 +251,15 @@ def sketch_block(plan: IndexPlan, block: int) -> BlockReport:
         where=f"index {plan.ref.index!r}, block {block}",
     )
     n_tokens = sum(len(row.ids) for row in token_rows)
+    rotation = stored_rotation(index)
+    codes = encode(
+        signatures if rotation is None else rotation.apply(signatures), plan.config.signature.code
+    )
     index.write_block(
         block,
-        signatures.astype(np.float16),
+        codes.values,
         n_positions,
+        scales=codes.scales,
         rows_digest=digest([[row.row_id, row.content_hash] for row in rows]),
         n_tokens=n_tokens,
     )
@@ -236,11 +292,15 @@ def commit_index(plan: IndexPlan, reports: Sequence[BlockReport]) -> IndexReport
         n_empty=sum(record["n_empty"] for record in records),
         n_tokens=n_tokens,
         tokens_per_second=n_tokens / seconds if seconds else 0.0,
-        n_bytes=sum(record["shard_bytes"] + record["positions_bytes"] for record in records),
+        n_bytes=sum(
+            size for record in records for key, size in record.items() if key.endswith("_bytes")
+        ),
         predicted_bytes=plan.predicted_bytes,
         device=resolve_device(plan.runtime.device),
         dtype=index.identity["space"]["dtype"],
         seconds=seconds,
+        energy=index.identity.get(CALIBRATION_KEY, {}).get("energy", {}),
+        drift=plan.drift,
     )
 
 
@@ -267,92 +327,30 @@ def build_index(
         return commit_index(plan, reports)
 
 
-def index_identity(corpus: CorpusRef, config: IndexConfig, *, device: str) -> dict[str, Any]:
-    """Return what decides the values in an index, all but the sketch tables."""
-    return {
-        "format": FORMAT,
-        "corpus": corpus.corpus,
-        "space": space_identity(config.model, config.signature, device=device),
-        "positions": config.positions,
-        "block_rows": config.block_rows,
-    }
-
-
-def index_space(index: SignatureIndex, model: ModelConfig, *, device: str) -> SignatureSpace:
-    """Load the space of an index: its stored sketch tables, and ``model``, which must be its own.
-
-    Raises:
-        MismatchError: Model, tokenizer or number format are others than the index's.
-    """
-    require_index_model(index, model, device=device)
-    return _load_index_space(index.ref, index.index_id, model, device)
-
-
-def require_index_model(index: SignatureIndex, model: ModelConfig, *, device: str) -> None:
-    """Refuse a model, tokenizer or number format that the index was not built with.
-
-    Only fingerprints are compared; no weight is loaded.
-
-    Raises:
-        MismatchError: They differ; the fields are named.
-    """
-    stored = _without_tables(index.identity["space"])
-    signature = SignatureConfig.model_validate(stored["signature"])
-    found = space_identity(model, signature, device=device)
-    _require_equal(index.ref, {"space": stored}, {"space": found})
-
-
-@functools.lru_cache(maxsize=1)
-def _load_index_space(
-    ref: IndexRef, index_id: str, model: ModelConfig, device: str
-) -> SignatureSpace:
-    del index_id  # part of the cache's key: an index that was deleted and made anew is read again
-    index = SignatureIndex.open(ref)
-    space = index.identity["space"]
-    tables = index.tables()
-    _require_equal(ref, {TABLES_KEY: space[TABLES_KEY]}, {TABLES_KEY: tables_digest(tables)})
-    signature = SignatureConfig.model_validate(space["signature"])
-    return load_space(model, signature, tables, device=device)
-
-
-def _existing_index(ref: IndexRef, identity: Mapping[str, Any]) -> SignatureIndex | None:
-    try:
-        index = SignatureIndex.open(ref)
-    except NotFoundError:
-        return None
-    space = _without_tables(index.identity["space"])
-    _require_equal(ref, {**index.identity, "space": space}, identity)
-    return index
-
-
-def _without_tables(space: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in space.items() if key != TABLES_KEY}
+def _batch_ids(corpus: CorpusRef) -> tuple[str, ...]:
+    return tuple(batch.batch_id for batch in Corpus.batches(corpus))
 
 
 def _create_index(
-    ref: IndexRef, identity: Mapping[str, Any], config: IndexConfig, *, device: str
+    ref: IndexRef,
+    corpus: CorpusRef,
+    batches: Sequence[str],
+    config: IndexConfig,
+    *,
+    identity: Mapping[str, Any],
+    device: str,
 ) -> SignatureIndex:
-    backbone = load_backbone(config.model, device=device)
-    tables = draw_space_tables(backbone, config.signature).to_arrays()
-    space = {**identity["space"], TABLES_KEY: tables_digest(tables)}
+    tables, calibration = calibrated_tables(corpus, batches, config, device=device)
+    arrays = tables.to_arrays()
+    rotation = code_rotation(config.signature)
     return SignatureIndex.create(
         ref,
-        identity={**identity, "space": space},
-        tables=tables,
-        n_numbers=n_signature_numbers(config.signature.sketch),
+        identity=with_tables(identity, arrays, calibration),
+        tables=arrays if rotation is None else {**arrays, **rotation.to_arrays()},
+        n_numbers=coded_numbers(config.signature),
         block_rows=config.block_rows,
+        code=config.signature.code,
     )
-
-
-def _require_equal(ref: IndexRef, stored: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    differences = flat_differences(stored, found)
-    if differences:
-        raise MismatchError(
-            f"index {ref.index!r} was built with other settings",
-            differences,
-            "Use the settings of the index (for another machine, state its dtype instead of "
-            "auto), or build a new index under another name.",
-        )
 
 
 def _block_contents(

@@ -1,4 +1,4 @@
-"""Token rows in, signatures out: the loop that keeps the device busy.
+"""Token rows in, signatures or moments out: the loop that keeps the device busy.
 
 Within the loop the host never waits for the device: index arrays are made on the host and sent
 ahead, and whether a number went wrong is noted on the device and asked once, at the end. A batch
@@ -6,12 +6,15 @@ that does not fit into memory is halved instead of failing.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rise_ops.calibration import Moments
+from rise_ops.projection import PositionFeatures
 from rise_ops.signature import RowMean
 from tasks.backbone import TokenRow
 from tasks.batches import TokenBatch, Window, check_token_ids, cut_windows, make_batch, plan_batches
@@ -51,26 +54,84 @@ def sketch_rows(
     check_token_ids(rows, row_ids, vocabulary=space.vocabulary)
     windows, n_positions = cut_windows(rows, space.window)
     device = space.backbone.device
-    sums = _Sums(
-        rows=RowMean(len(rows), space.sketcher.n_numbers, device),
-        broken=torch.zeros(len(rows), device=device),
-    )
-    _run_batches(
-        windows,
-        lambda chosen: _add_batch(make_batch(rows, chosen), space, sums, runtime),
-        batch_tokens=runtime.batch_tokens,
-        device=device,
-    )
-    _refuse_broken(sums.broken, row_ids, dtype=space.backbone.dtype, where=where)
-    return sums.rows.finish().cpu().numpy(), n_positions
+    means = RowMean(len(rows), space.sketcher.n_numbers, device)
+    broken = torch.zeros(len(rows), device=device)
+
+    def add(chosen: Sequence[Window]) -> None:
+        batch = _sent(make_batch(rows, chosen), device)
+        features, is_broken = _read(batch, space, runtime)
+        signatures = space.sketcher.window_signatures(
+            features, batch.window_index, len(batch.row_index), max_positions=batch.max_positions
+        )
+        # scaling to length 1 may hide a NaN, so the hidden states are looked at as well
+        is_broken += signatures.isfinite().all(dim=1).logical_not()
+        # last, and without new memory: a batch that runs out of it has added nothing
+        means.add(signatures, batch.row_index)
+        broken.index_add_(0, batch.row_index, is_broken)
+
+    _run_batches(windows, add, batch_tokens=runtime.batch_tokens, device=device)
+    _refuse_broken(broken, row_ids, dtype=space.backbone.dtype, where=where)
+    return means.finish().cpu().numpy(), n_positions
 
 
-class _Sums:
-    """What a block collects on the device: signatures, and marks of rows that went wrong."""
+def measure_moments(
+    rows: Sequence[TokenRow],
+    space: SignatureSpace,
+    runtime: RuntimeConfig,
+    *,
+    row_ids: Sequence[str],
+    where: str,
+) -> Moments:
+    """Return the second moments of the rows' factors, as calibration needs them.
 
-    def __init__(self, *, rows: RowMean, broken: Tensor) -> None:
-        self.rows = rows
-        self.broken = broken
+    Args:
+        rows: Tokens, each with the index from which on tokens are predicted.
+        space: Model, windows, and a sketch that changes nothing (`sketch_tables.measuring_tables`).
+        runtime: Sizes of batches; they change the sums by rounding.
+        row_ids: Name of each row, for messages.
+        where: What the rows are ("calibration sample"), for messages.
+
+    Raises:
+        ValueError: A token that the model does not know, or a hidden state that is not finite; the
+            message names the rows.
+        MemoryError: One window alone does not fit.
+    """
+    check_token_ids(rows, row_ids, vocabulary=space.vocabulary)
+    windows, _ = cut_windows(rows, space.window)
+    device = space.backbone.device
+    moments = Moments()
+    broken = torch.zeros(len(rows), device=device)
+
+    def add(chosen: Sequence[Window]) -> None:
+        batch = _sent(make_batch(rows, chosen), device)
+        features, is_broken = _read(batch, space, runtime)
+        moments.add(features)
+        broken.index_add_(0, batch.row_index, is_broken)
+
+    _run_batches(windows, add, batch_tokens=runtime.batch_tokens, device=device)
+    _refuse_broken(broken, row_ids, dtype=space.backbone.dtype, where=where)
+    return moments
+
+
+def window_features(
+    row: TokenRow, windows: Sequence[Window], space: SignatureSpace, runtime: RuntimeConfig
+) -> tuple[PositionFeatures, Tensor]:
+    """Return the features of one row's positions, window by window, and the window of each.
+
+    Args:
+        row: The tokens.
+        windows: From `cut_windows` of that row alone.
+        space: Model and sketch.
+        runtime: Sizes of batches.
+    """
+    per_batch = max(1, runtime.batch_tokens // space.window.tokens)
+    parts, indexes = [], []
+    for start in range(0, len(windows), per_batch):
+        batch = make_batch([row], windows[start : start + per_batch])
+        sent = _sent(batch, space.backbone.device)
+        parts.append(_read(sent, space, runtime)[0])
+        indexes.append(sent.window_index + start)
+    return PositionFeatures.joined(parts), torch.cat(indexes)
 
 
 def _run_batches(
@@ -110,35 +171,47 @@ def _fits_in_memory(run: Callable[[Sequence[Window]], None], batch: Sequence[Win
     return True
 
 
-@torch.no_grad()
-def _add_batch(
-    batch: TokenBatch, space: SignatureSpace, sums: _Sums, runtime: RuntimeConfig
-) -> None:
+@dataclass(frozen=True, eq=False)
+class _SentBatch:
+    """A `TokenBatch` on the device."""
+
+    ids: Tensor
+    positions: Tensor
+    targets: Tensor
+    window_index: Tensor
+    row_index: Tensor
+    max_positions: int
+
+
+def _sent(batch: TokenBatch, device: str) -> _SentBatch:
     def sent(array: np.ndarray) -> Tensor:
-        return _send(array, space.backbone.device)
+        tensor = torch.from_numpy(array)
+        if device.startswith("cuda"):
+            return tensor.pin_memory().to(device, non_blocking=True)
+        return tensor.to(device)
 
-    window_index, row_index = sent(batch.window_index), sent(batch.row_index)
-    n_windows = len(batch.row_index)
-    hidden = space.backbone.hidden_states(sent(batch.ids)).flatten(0, 1)[sent(batch.positions)]
+    return _SentBatch(
+        sent(batch.ids),
+        sent(batch.positions),
+        sent(batch.targets),
+        sent(batch.window_index),
+        sent(batch.row_index),
+        batch.max_positions,
+    )
+
+
+@torch.no_grad()
+def _read(
+    batch: _SentBatch, space: SignatureSpace, runtime: RuntimeConfig
+) -> tuple[PositionFeatures, Tensor]:
+    """Return the features of a batch's positions, and for each window how many are not finite."""
+    hidden = space.backbone.hidden_states(batch.ids).flatten(0, 1)[batch.positions]
     features = space.sketcher.position_features(
-        hidden, sent(batch.targets), max_logit_bytes=runtime.head_bytes
+        hidden, batch.targets, max_logit_bytes=runtime.head_bytes
     )
-    signatures = space.sketcher.window_signatures(
-        features, window_index, n_windows, max_positions=batch.max_positions
-    )
-    # scaling to length 1 may hide a NaN, so the hidden states are looked at as well
-    broken = signatures.isfinite().all(dim=1).logical_not().float()
-    broken.index_add_(0, window_index, hidden.isfinite().all(dim=1).logical_not().float())
-    # last, and without new memory: a batch that runs out of it has added nothing
-    sums.rows.add(signatures, row_index)
-    sums.broken.index_add_(0, row_index, broken)
-
-
-def _send(array: np.ndarray, device: str) -> Tensor:
-    tensor = torch.from_numpy(array)
-    if device.startswith("cuda"):
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+    is_broken = hidden.new_zeros(len(batch.row_index))
+    is_broken.index_add_(0, batch.window_index, hidden.isfinite().all(dim=1).logical_not().float())
+    return features, is_broken
 
 
 def _refuse_broken(broken: Tensor, row_ids: Sequence[str], *, dtype: str, where: str) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from rise_ops.coarse_product import CoarseHead, coarse_head, fast_dtype
+from rise_ops.projection import ProjectionTables
 from rise_ops.signature import SignatureSettings, Sketcher
-from rise_ops.sketch import SketchTables, TableSizes, draw_tables
 from tasks.backbone import (
     Backbone,
     RowTokenizer,
@@ -21,8 +22,10 @@ from tasks.backbone import (
     resolve_device,
     resolve_dtype,
 )
-from tasks.config import ModelConfig, SignatureConfig, SketchConfig, WindowConfig
+from tasks.config import ModelConfig
 from tasks.models import model_fingerprint, resolve_model
+from tasks.signature_config import SignatureConfig, WindowConfig
+from tasks.sketch_tables import load_tables
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,39 +57,16 @@ def space_identity(
 
     Args:
         model: Which model; its fingerprints enter, not its name or place.
-        signature: Residual, sketch and windows; every field enters.
+        signature: Residual, sketch and windows; every field enters but the code, which rows of
+            one index have and queries do not: a query set fits every code of its space.
         device: Decides what dtype ``auto`` means.
     """
     return {
         "model": model_fingerprint(resolve_model(model).path),
         "tokenizer": load_tokenizer(model).fingerprint,
         "dtype": resolve_dtype(model.dtype, device=resolve_device(device)),
-        "signature": signature.model_dump(mode="json"),
+        "signature": signature.model_dump(mode="json", exclude={"code"}),
     }
-
-
-def draw_space_tables(backbone: Backbone, signature: SignatureConfig) -> SketchTables:
-    """Draw the sketch tables that fit a model, from the config's seed."""
-    sketch = signature.sketch
-    inputs = TableSizes(
-        residual=backbone.head.vocab_size,
-        hidden=backbone.head.hidden_size,
-        projected=backbone.embedding(sketch.embedding).shape[1],
-    )
-    dims = TableSizes(
-        residual=sketch.residual_dim, hidden=sketch.hidden_dim, projected=sketch.projected_dim
-    )
-    return draw_tables(inputs, dims, seed=sketch.seed)
-
-
-def n_signature_numbers(sketch: SketchConfig) -> int:
-    """Return the length of a signature; channels of weight 0 are left out."""
-    channels = (
-        (sketch.residual_weight, sketch.residual_dim * sketch.hidden_dim),
-        (sketch.projected_weight, sketch.projected_dim * sketch.hidden_dim),
-        (sketch.cross_weight, sketch.residual_dim * sketch.projected_dim),
-    )
-    return sum(n_numbers for weight, n_numbers in channels if weight > 0.0)
 
 
 def tables_digest(arrays: Mapping[str, np.ndarray]) -> str:
@@ -107,20 +87,32 @@ def load_space(
     Args:
         model: Which model.
         signature: Residual, sketch and windows.
-        tables: Sketch tables, as `SketchTables.to_arrays` gives them.
+        tables: Sketch tables, as their ``to_arrays`` gives them.
         device: Where to compute.
 
     Raises:
         ValueError: The model does not fit the tables, or is not read rightly.
     """
+    return make_space(model, signature, load_tables(signature.sketch, tables), device=device)
+
+
+def make_space(
+    model: ModelConfig, signature: SignatureConfig, tables: ProjectionTables, *, device: str
+) -> SignatureSpace:
+    """Load a model for tables that are at hand; see `load_space`."""
     backbone = load_backbone(model, device=device)
     sketcher = Sketcher(
         backbone.head,
         backbone.embedding(signature.sketch.embedding),
-        SketchTables.from_arrays(tables),
+        tables,
         sketch_settings(signature, vocabulary=backbone.head.vocab_size),
+        coarse=_coarse_head(backbone) if signature.head == "two_pass" else None,
     )
     return SignatureSpace(backbone, load_tokenizer(model), sketcher, signature.window)
+
+
+def _coarse_head(backbone: Backbone) -> CoarseHead:
+    return coarse_head(backbone.head, dtype=fast_dtype(backbone.device))
 
 
 def sketch_settings(signature: SignatureConfig, *, vocabulary: int) -> SignatureSettings:

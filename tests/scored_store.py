@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from store_samples import add_batch, make_rows
 
+from rise_ops.codes import draw_rotation, encode
 from storage.corpus import Corpus
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef
 from storage.signatures import SignatureIndex
+from tasks.space import tables_digest
 
 SPACE = {"model": "model-a", "dtype": "float32", "signature": {"seed": 0, "residual_dim": 4}}
 
@@ -58,6 +60,7 @@ def make_scored_store(
     block_rows: int = 16,
     space: dict | None = None,
     exact: bool = True,
+    code: str = "float16",
 ) -> ScoredStore:
     rng = np.random.default_rng(7)
     corpus = CorpusRef(root, "main")
@@ -70,7 +73,12 @@ def make_scored_store(
     empty = [3, n_rows - 1]
     signatures[empty], n_positions[empty] = 0, 0
     index = write_index(
-        IndexRef(root, "main"), signatures, n_positions, block_rows=block_rows, batches=["b1", "b2"]
+        IndexRef(root, "main"),
+        signatures,
+        n_positions,
+        block_rows=block_rows,
+        batches=["b1", "b2"],
+        code=code,
     )
     # a power of two of queries: their mean, and so every value, is exact as well
     query_signatures = _numbers(rng, (n_queries, n_numbers), exact=exact).astype(np.float32)
@@ -96,13 +104,24 @@ def write_index(
     block_rows: int,
     batches: list[str],
     commit: bool = True,
+    code: str = "float16",
 ) -> SignatureIndex:
+    identity = {"format": 1, "corpus": "main", "space": SPACE, "block_rows": block_rows}
+    tables = {"buckets": np.arange(4, dtype=np.int32)}
+    codes = encode(signatures.astype(np.float32), "float16")
+    if code != "float16":
+        rotation = draw_rotation(signatures.shape[1], seed=0)
+        turn = rotation.to_arrays()
+        identity["code"] = {"name": code, "rotation_sha256": tables_digest(turn)}
+        tables |= turn
+        codes = encode(rotation.apply(signatures.astype(np.float32)), code)
     index = SignatureIndex.create(
         ref,
-        identity={"format": 1, "corpus": "main", "space": SPACE, "block_rows": block_rows},
-        tables={"buckets": np.arange(4, dtype=np.int32)},
-        n_numbers=signatures.shape[1],
+        identity=identity,
+        tables=tables,
+        n_numbers=codes.n_numbers,
         block_rows=block_rows,
+        code=code,
     )
     with index.lock():
         index.reserve(len(signatures))
@@ -110,8 +129,9 @@ def write_index(
             stop = min(start + block_rows, len(signatures))
             index.write_block(
                 start // block_rows,
-                signatures[start:stop],
+                codes.values[start:stop],
                 n_positions[start:stop],
+                scales=None if codes.scales is None else codes.scales[start:stop],
                 rows_digest=f"{start}-{stop}",
                 n_tokens=stop - start,
             )

@@ -76,10 +76,10 @@ _FAMILIES: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
 KINDS = tuple(_FAMILIES)
 
 
-def tiny_config(kind: str) -> PreTrainedConfig:
+def tiny_config(kind: str, **changes: Any) -> PreTrainedConfig:
     """Return the config of a tiny model; see ``KINDS``."""
     family, settings = _FAMILIES[kind]
-    return family(**settings)
+    return family(**(settings | changes))
 
 
 def tiny_tokenizer(folder: Path, *, bos: bool = False) -> Path:
@@ -108,11 +108,13 @@ def tiny_tokenizer(folder: Path, *, bos: bool = False) -> Path:
     return folder
 
 
-def tiny_model(folder: Path, kind: str = "llama", *, seed: int = 0, bos: bool = False) -> Path:
+def tiny_model(
+    folder: Path, kind: str = "llama", *, seed: int = 0, bos: bool = False, **changes: Any
+) -> Path:
     """Save a tiny random model of a family, with `tiny_tokenizer`; return its folder."""
     logging.disable_progress_bar()
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(tiny_config(kind))
+    model = AutoModelForCausalLM.from_config(tiny_config(kind, **changes))
     model.save_pretrained(folder)
     tiny_tokenizer(folder, bos=bos)
     return folder

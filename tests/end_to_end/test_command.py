@@ -81,6 +81,14 @@ def test_a_user_goes_the_whole_path_offline(workplace: Path) -> None:
     assert [hit["rank"] for hit in hits] == [1, 2, 3]
     assert hits[0]["score"] >= hits[1]["score"] >= hits[2]["score"]
 
+    taken_apart = rise(
+        workplace, "attribute", "Number 3 is about drums.", "--store", "store", "--top", "1",
+        "--tokens",
+    )  # fmt: skip
+    assert taken_apart.returncode == 0, taken_apart.stderr
+    assert "Tokens of row row-" in taken_apart.stdout
+    assert "Tokens of the answer that made the score" in taken_apart.stdout
+
     walked = rise(workplace, "lineage", hits[0]["row_id"], "--store", "store")
     assert "rows-0.jsonl:" in walked.stdout
     assert rise(workplace, "verify", "--store", "store").returncode == 0

@@ -19,12 +19,12 @@ from tiny_rows import tiny_texts, write_texts
 from storage.errors import IncompleteError, NotFoundError
 from storage.refs import CorpusRef, IndexRef
 from storage.signatures import SignatureIndex
-from tasks.config import (
-    IndexConfig,
-    ModelConfig,
+from tasks.config import IndexConfig, ModelConfig
+from tasks.signature_config import (
+    PrincipalProjection,
     ResidualConfig,
+    SeparableSketch,
     SignatureConfig,
-    SketchConfig,
     WindowConfig,
 )
 
@@ -36,22 +36,39 @@ N_BLOCKS = 5
 Run = Callable[[str, str], int]
 
 
+SKETCHES = {
+    "separable": {"sketch": SeparableSketch(residual_dim=8, hidden_dim=8, projected_dim=4)},
+    # calibrated before its first block, coded
+    "principal": {
+        "sketch": PrincipalProjection(hidden_dim=8, projected_dim=4, calibration_tokens=300),
+        "head": "two_pass",
+        "code": "sign",
+    },
+}
+
+
+@pytest.fixture(name="sketch", scope="module", params=SKETCHES)
+def sketch_settings(request: pytest.FixtureRequest) -> dict[str, object]:
+    return SKETCHES[request.param]
+
+
 @pytest.fixture(name="root", scope="module")
-def one_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one_store(tmp_path_factory: pytest.TempPathFactory, sketch: dict[str, object]) -> Path:
+    del sketch  # each has a store of its own
     root = tmp_path_factory.mktemp("kills") / "store"
     write_texts(CorpusRef(str(root), "main"), "b1", tiny_texts(N_ROWS))
     return root
 
 
 @pytest.fixture(name="run", scope="module")
-def victim(root: Path, tiny_llama: Path) -> Iterator[Run]:
+def victim(root: Path, tiny_llama: Path, sketch: dict[str, object]) -> Iterator[Run]:
     """Builds the named index in a child that dies at the named moment; gives its exit code."""
     config = IndexConfig(
         model=ModelConfig(name=str(tiny_llama), dtype="float32"),
         signature=SignatureConfig(
             residual=ResidualConfig(temperature=1.0, top_k=64),
-            sketch=SketchConfig(residual_dim=8, hidden_dim=8, projected_dim=4),
             window=WindowConfig(tokens=24, overlap=6),
+            **sketch,
         ),
         block_rows=BLOCK_ROWS,
     )
@@ -95,7 +112,8 @@ def _blocks_done(ref: IndexRef) -> list[int]:
     ("moment", "done"),
     [
         ("rename:indexes/victim", 0),  # the empty index is about to appear
-        ("batch:0", 0),  # nothing was read yet
+        ("batch:0", 0),  # nothing was read yet; or calibrating
+        ("rename:signatures/c/0/", 0),  # between calibration and the first block
         ("batch:2", 0),  # within block 0
         ("advance:1", 1),  # between blocks
         ("batch:9", None),  # within some later block

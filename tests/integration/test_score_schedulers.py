@@ -10,6 +10,7 @@ import pytest
 from scored_store import SPACE, ScoredStore, make_scored_store, write_index
 from threadpoolctl import threadpool_info
 
+from rise_ops.codes import RowCodes, decode
 from rise_ops.scoring import query_panel, split_keys
 from storage.corpus import Corpus
 from storage.errors import CorruptionError, IncompleteError, MismatchError, NotFoundError
@@ -17,6 +18,7 @@ from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef
 from storage.scores import Scores
 from storage.signatures import SignatureIndex
+from tasks.codes import stored_rotation
 from tasks.config import RuntimeConfig, ScoreConfig
 from tasks.progress import NO_PROGRESS
 from tasks.scoring import attribute, score
@@ -63,7 +65,8 @@ def score_afresh(store: ScoredStore, folder: Path, runtime: RuntimeConfig, confi
     return score(index, queries, config, runtime)
 
 
-def test_every_scheduler_stores_the_same_bytes(tmp_path, dask_address):
+@pytest.mark.parametrize("code", ["float16", "int8", "sign"])
+def test_every_scheduler_stores_the_same_bytes(tmp_path, dask_address, code):
     # numbers that round, in sizes where two BLAS threads would share the work
     store = make_scored_store(
         str(tmp_path / "store"),
@@ -72,6 +75,7 @@ def test_every_scheduler_stores_the_same_bytes(tmp_path, dask_address):
         n_numbers=300,
         block_rows=300,
         exact=False,
+        code=code,
     )
     config = ScoreConfig(top_k=10, full_matrix=True)
     runtimes = [
@@ -133,6 +137,65 @@ def test_block_size_changes_no_score(store, tmp_path, block_rows):
         runtime=THREADS,
     )
     assert ours == attribute(store.index, store.query_signatures, top_k=68, runtime=THREADS)
+
+
+@pytest.mark.parametrize("code", ["int8", "sign"])
+def test_codes_find_the_best_rows_by_their_own_scores(tmp_path, code):
+    store = make_scored_store(str(tmp_path / "store"), n_numbers=100, exact=False, code=code)
+    index = SignatureIndex.open(store.index)
+    rotation = stored_rotation(index)
+    blocks = [
+        decode(RowCodes(index.read_block(block)[0], index.read_scales(block)))
+        for block in range(index.n_blocks)
+    ]
+    queries = rotation.apply(store.query_signatures).astype(np.float64)
+    exact = np.concatenate(blocks).astype(np.float64) @ queries.T
+    config = ScoreConfig(top_k=10, full_matrix=True)
+    scores = Scores.open(score(store.index, store.queries, config, THREADS).ref)
+    matrix = np.concatenate([scores.matrix_block(block) for block in range(index.n_blocks)])
+    np.testing.assert_allclose(matrix, exact, atol=1e-4)
+    values = scores.values()["value"].to_numpy()
+    np.testing.assert_allclose(values, exact.mean(axis=1), atol=1e-4)
+    assert not matrix[store.n_positions == 0].any()
+    top = scores.top_rows().to_pandas()
+    for number, (_, lines) in enumerate(top.groupby("query_id", sort=False)):
+        assert lines["row_id"].tolist() == store.best(matrix[:, number], 10)
+    # the two equal rows of two blocks tie, and the row id decides
+    assert np.array_equal(matrix[5], matrix[68])
+    # and the codes stand for the rows
+    assert (
+        np.corrcoef(matrix.ravel(), store.scores().ravel())[0, 1]
+        > {"int8": 0.9999, "sign": 0.7}[code]
+    )
+
+
+@pytest.mark.parametrize("code", ["int8", "sign"])
+@pytest.mark.parametrize("block_rows", [1, 7, 128])
+def test_block_size_changes_no_bit_of_coded_scores(tmp_path, code, block_rows):
+    found = []
+    for name, rows in (("a", 16), ("b", block_rows)):
+        store = make_scored_store(
+            str(tmp_path / name), n_numbers=100, exact=False, code=code, block_rows=rows
+        )
+        hits = attribute(store.index, store.query_signatures, top_k=68, runtime=THREADS)
+        found.append([[(hit.row_id, hit.score) for hit in line] for line in hits])
+    assert found[0] == found[1]
+
+
+def test_queries_for_an_index_with_a_rotation_have_the_length_from_before(tmp_path):
+    store = make_scored_store(str(tmp_path / "store"), n_numbers=100, exact=False, code="sign")
+    with pytest.raises(ValueError, match=r"\[n_queries, 100\].*got \[1, 128\]"):
+        attribute(store.index, np.ones((1, 128), np.float32), top_k=3, runtime=THREADS)
+
+
+def test_another_rotation_than_the_index_was_built_with_is_found(tmp_path):
+    store = make_scored_store(str(tmp_path / "store"), n_numbers=100, exact=False, code="sign")
+    other = make_scored_store(str(tmp_path / "other"), n_numbers=90, exact=False, code="sign")
+    place = "indexes/main/signatures.zarr/tables/rotation_n"
+    shutil.rmtree(Path(store.root) / place)
+    shutil.copytree(Path(other.root) / place, Path(store.root) / place)
+    with pytest.raises(CorruptionError, match="other rotation tables"):
+        attribute(store.index, store.query_signatures, top_k=3, runtime=THREADS)
 
 
 def test_memory_is_bounded_by_the_blocks_in_flight(tmp_path):
@@ -208,7 +271,7 @@ def test_rows_committed_during_a_search_are_left_out(store):
     """The caller's row ids are those of the state it opened; another process may append."""
     panel = query_panel(store.query_signatures)
     ranks = row_id_ranks(pa.array(store.row_ids[:37]))  # ends within a block
-    found = search(Search(store.index, panel, 5), ranks, THREADS, NO_PROGRESS)
+    found = search(Search(store.index, 5), panel, ranks, THREADS, NO_PROGRESS)
     assert np.array_equal(found.values, store.values()[:37].astype(np.float32))
     assert np.array_equal(found.n_positions, store.n_positions[:37])
     best = np.sort(store.scores()[:37][store.n_positions[:37] > 0], axis=0)[::-1][:5]

@@ -123,7 +123,9 @@ def test_head_reproduces_the_models_logits(model):
 
 def test_channel_is_the_gradient_of_the_head(model):
     sketcher = _sketcher(model.head, GRADIENT)
-    found = sketcher.channel_sums(*_features(model, sketcher), 2)["residual_hidden"]
+    found = sketcher.channel_sums(*_features(model, sketcher), 2)["residual_hidden"].unflatten(
+        1, (VOCAB, HIDDEN)
+    )
     expected = torch.stack([_gradient(model.head, model.hidden[i], model.ids[i]) for i in range(2)])
     assert expected.abs().max() > 0.1
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -147,7 +149,9 @@ def test_unit_weighting_is_the_sum_of_token_gradients_over_their_norms(model):
         temperature=1.0, top_k=VOCAB, mass=1.0, residual_weight=1.0, projected_weight=0.0
     )
     sketcher = _sketcher(model.head, unit)
-    found = sketcher.channel_sums(*_features(model, sketcher), 2)["residual_hidden"]
+    found = sketcher.channel_sums(*_features(model, sketcher), 2)["residual_hidden"].unflatten(
+        1, (VOCAB, HIDDEN)
+    )
     expected = torch.zeros(2, VOCAB, HIDDEN)
     for row in range(2):
         for t in range(N_TOKENS - 1):

@@ -17,15 +17,9 @@ from source_samples import read, rows_config, texts, write_jsonl
 
 from storage.refs import CorpusRef
 from tasks.backbone import RowTokenizer
-from tasks.config import (
-    ChatFields,
-    InstructionFields,
-    ResidualConfig,
-    RowsConfig,
-    ScoreConfig,
-    TextFields,
-)
+from tasks.config import ChatFields, InstructionFields, RowsConfig, ScoreConfig, TextFields
 from tasks.corpus import IngestRefused, canonical_rows, ingest_rows
+from tasks.signature_config import ResidualConfig
 
 GOOD = {"text": "a row as it should be"}
 

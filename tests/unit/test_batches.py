@@ -12,7 +12,7 @@ from tasks.batches import (
     make_batch,
     plan_batches,
 )
-from tasks.config import WindowConfig
+from tasks.signature_config import WindowConfig
 
 
 def _row(n_tokens: int, first_target: int = 0) -> TokenRow:

@@ -6,16 +6,25 @@ import pytest
 from pydantic import ValidationError
 
 from storage.files import short_id
+from storage.refs import IndexRef
+from storage.signatures import SignatureIndex
+from tasks.codes import coded_numbers
 from tasks.config import (
-    PRESETS,
+    DriftLimits,
     IndexConfig,
     PipelineConfig,
     ReleaseConfig,
     ScoreConfig,
     Threshold,
-    WindowConfig,
 )
 from tasks.config_file import merged, read_settings, validated
+from tasks.signature_config import (
+    PRESETS,
+    PrincipalProjection,
+    SeparableSketch,
+    SignatureConfig,
+    WindowConfig,
+)
 
 SMALLEST = {
     "rows": {"source": {"kind": "files", "paths": ["rows.jsonl"]}},
@@ -45,10 +54,12 @@ def test_an_overlap_must_be_shorter_than_its_window() -> None:
         WindowConfig(tokens=8, overlap=8)
 
 
-def test_every_field_enters_the_identity() -> None:
-    plain = PRESETS["paper"].model_dump(mode="json")
+@pytest.mark.parametrize("preset", ["paper", "compact"])
+def test_every_field_enters_the_identity(preset: str) -> None:
+    plain = PRESETS[preset].model_dump(mode="json")
     for group, fields in plain.items():
-        for name in fields:
+        assert short_id({**plain, group: "something else"}) != short_id(plain)
+        for name in fields if isinstance(fields, dict) else ():
             other = {**plain, group: {**fields, name: "something else"}}
             assert short_id(other) != short_id(plain)
 
@@ -106,3 +117,70 @@ def test_lists_from_yaml_become_tuples() -> None:
     settings = validated(PipelineConfig, SMALLEST, origin="options")
     assert settings.rows.source.paths == ("rows.jsonl",)
     assert validated(ReleaseConfig, {"select": {"kind": "top_k"}}, origin="x").select.top_k == 100
+
+
+@pytest.mark.parametrize(
+    ("preset", "n_numbers", "row_bytes"),
+    [
+        ("paper", 24_576, 49_152),
+        ("paper-4096", 4_096, 8_192),
+        ("paper-352", 352, 704),
+        ("compact-256", 2_048, 256),
+        ("compact", 4_096, 512),
+        ("compact-2k", 16_384, 2_048),
+        ("compact-8k", 8_192, 8_192),
+    ],
+)
+def test_presets_take_the_bytes_that_they_promise(
+    tmp_path: Path, preset: str, n_numbers: int, row_bytes: int
+) -> None:
+    signature = PRESETS[preset]
+    assert signature.sketch.n_numbers == n_numbers
+    index = SignatureIndex.create(
+        IndexRef(str(tmp_path), "main"),
+        identity={"corpus": "main"},
+        tables={},
+        n_numbers=coded_numbers(signature),
+        block_rows=8,
+        code=signature.code,
+    )
+    assert index.row_bytes == row_bytes
+
+
+def test_a_sketch_without_a_kind_is_the_papers() -> None:
+    named = {"kind": "separable", "residual_dim": 8}
+    assert SignatureConfig(sketch={"residual_dim": 8}) == SignatureConfig(sketch=named)
+    with pytest.raises(ValidationError, match="'separable', 'principal', 'tensor'"):
+        SignatureConfig(sketch={"kind": "random"})
+    with pytest.raises(ValidationError, match=r"principal\.projected_hidden_dim"):
+        SignatureConfig(sketch={"kind": "principal", "projected_hidden_dim": 8})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"residual_weight": 1.0}, "residual_dim is 0 but residual_weight is above 0"),
+        ({"residual_dim": 8}, "residual_dim is 8 but residual_weight and cross_weight are 0"),
+        ({"projected_dim": 0}, "projected_dim is 0 but projected_weight is above 0"),
+        (
+            {"residual_dim": 8, "residual_weight": 1.0, "residual_buckets": 4},
+            "residual_dim is 8 but there are 4 residual_buckets",
+        ),
+        ({"projected_weight": 0.0}, "all three channel weights are 0"),
+    ],
+)
+def test_directions_and_weights_go_together(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        PrincipalProjection(**settings)
+
+
+def test_signs_need_whole_bytes_unless_they_are_rotated() -> None:
+    with pytest.raises(ValidationError, match="a signature has 9 numbers"):
+        SignatureConfig(sketch=PrincipalProjection(hidden_dim=3, projected_dim=3), code="sign")
+    odd = SeparableSketch(residual_dim=3, hidden_dim=3, projected_dim=3)
+    assert SignatureConfig(sketch=odd, code="sign").sketch.n_numbers == 18
+
+
+def test_a_warning_comes_before_a_refusal() -> None:
+    with pytest.raises(ValidationError, match=r"refuse_below is 0.95 but warn_below 0.9"):
+        DriftLimits(refuse_below=0.95)

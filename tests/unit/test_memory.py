@@ -7,6 +7,7 @@ from tasks import memory
 from tasks.backbone import ModelShape, model_shape
 from tasks.config import IndexConfig, ModelConfig, RuntimeConfig
 from tasks.memory import available_bytes, predict_memory
+from tasks.signature_config import PrincipalProjection, SignatureConfig, TensorSketch
 
 SHAPE = ModelShape(n_parameters=135_000_000, vocabulary=49_152, hidden=576, max_tokens=8192)
 
@@ -23,7 +24,7 @@ def test_prediction_follows_what_is_held():
     config, runtime = IndexConfig(), RuntimeConfig()
     need = predict_memory(SHAPE, config, runtime, dtype="bfloat16")
     assert need.model == 270_000_000
-    assert need.head == 4 * 49_152 * (576 + 64)
+    assert need.head == 4 * 49_152 * (576 + 128 + 64)
     assert need.logits == 2 * runtime.head_bytes
     assert need.signatures > 1024 * 24_576 * 14
     assert need.total == sum(vars(need).values())
@@ -33,6 +34,33 @@ def test_prediction_follows_what_is_held():
     assert predict_memory(SHAPE, config, small, dtype="bfloat16").total < need.total - 600_000_000
     few = IndexConfig(block_rows=64)
     assert predict_memory(SHAPE, few, runtime, dtype="bfloat16").total < need.total - 300_000_000
+
+
+@pytest.mark.parametrize(
+    ("sketch", "images", "calibration"),
+    [
+        (PrincipalProjection(), 64, 49_152 * 576 * 4 + 6 * 8 * 2 * 576**2),
+        (
+            PrincipalProjection(residual_dim=32, residual_weight=1.0),
+            96,
+            49_152 * 576 * 4 + 6 * 8 * (2 * 576**2 + 2048**2),
+        ),
+        (TensorSketch(), 0, 0),
+        (TensorSketch(whiten="hidden"), 0, 49_152 * 576 * 4 + 6 * 8 * 2 * 576**2),
+    ],
+)
+def test_prediction_knows_every_kind_of_sketch(sketch: object, images: int, calibration: int):
+    signature = SignatureConfig(sketch=sketch)
+    config, runtime = IndexConfig(signature=signature), RuntimeConfig()
+    need = predict_memory(SHAPE, config, runtime, dtype="float32")
+    assert need.head == 4 * 49_152 * images
+    assert need.calibration == calibration
+    assert need.signatures > 1024 * sketch.n_numbers * 14
+    two_pass = config.model_copy(
+        update={"signature": signature.model_copy(update={"head": "two_pass"})}
+    )
+    more = predict_memory(SHAPE, two_pass, runtime, dtype="float32")
+    assert more.head - need.head == 4 * 49_152 * 576
 
 
 def test_shape_of_a_model_needs_no_weights(tiny_llama: Path):

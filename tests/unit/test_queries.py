@@ -17,13 +17,11 @@ from tasks.config import (
     IndexConfig,
     ModelConfig,
     PromptCompletionFields,
-    ResidualConfig,
     RowsConfig,
     RuntimeConfig,
-    SignatureConfig,
-    SketchConfig,
 )
 from tasks.queries import index_model, latest_query_set, make_query_set, query_signatures
+from tasks.signature_config import ResidualConfig, SeparableSketch, SignatureConfig
 from tasks.signatures import build_index
 
 CPU = RuntimeConfig(device="cpu")
@@ -43,7 +41,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         model=ModelConfig(name=str(model), dtype="float32"),
         signature=SignatureConfig(
             residual=ResidualConfig(temperature=1.0, top_k=64),
-            sketch=SketchConfig(residual_dim=8, hidden_dim=8, projected_dim=4),
+            sketch=SeparableSketch(residual_dim=8, hidden_dim=8, projected_dim=4),
         ),
     )
     build_index(IndexRef(str(store), "main"), CorpusRef(str(store), "main"), config, CPU)

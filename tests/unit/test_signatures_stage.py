@@ -11,24 +11,20 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_model
 from tiny_rows import tiny_texts, write_texts
 
+from rise_ops.codes import RowCodes, decode
+from rise_ops.integer_scoring import code_scores, integer_panel
 from storage.errors import BusyError, IncompleteError, MismatchError, NotFoundError
 from storage.refs import CorpusRef, IndexRef
 from storage.signatures import SignatureIndex
 from tasks import memory
 from tasks.backbone import load_tokenizer
-from tasks.config import (
-    IndexConfig,
-    ModelConfig,
-    ResidualConfig,
-    RuntimeConfig,
-    SignatureConfig,
-    SketchConfig,
-    WindowConfig,
-)
+from tasks.codes import index_panel, stored_rotation
+from tasks.config import IndexConfig, ModelConfig, RuntimeConfig
+from tasks.index_identity import index_space
+from tasks.signature_config import ResidualConfig, SeparableSketch, SignatureConfig, WindowConfig
 from tasks.signatures import (
     build_index,
     commit_index,
-    index_space,
     plan_index,
     sketch_block,
     writing_index,
@@ -36,7 +32,7 @@ from tasks.signatures import (
 
 SIGNATURE = SignatureConfig(
     residual=ResidualConfig(temperature=1.0, top_k=64, mass=0.95),
-    sketch=SketchConfig(residual_dim=8, hidden_dim=8, projected_dim=4),
+    sketch=SeparableSketch(residual_dim=8, hidden_dim=8, projected_dim=4),
     window=WindowConfig(tokens=24, overlap=6),
 )
 BROKEN_TOKEN = 254
@@ -152,7 +148,7 @@ def test_moved_model_is_the_same_model(tiny_llama: Path, tmp_path: Path):
     [
         ("space.model", {"model": "other"}),
         ("space.dtype", {"model": "bfloat16"}),
-        ("space.signature.sketch.seed", {"signature": SketchConfig(
+        ("space.signature.sketch.seed", {"signature": SeparableSketch(
             residual_dim=8, hidden_dim=8, projected_dim=4, seed=1)}),
         ("space.signature.residual.temperature", {"signature": ResidualConfig(top_k=64)}),
         ("positions", {"positions": "completion"}),
@@ -170,7 +166,7 @@ def test_other_settings_are_refused_by_field(
         }
     elif change.get("model") == "bfloat16":
         change = {"model": ModelConfig(name=str(tiny_llama), dtype="bfloat16")}
-    elif isinstance(sketch := change.get("signature"), SketchConfig):
+    elif isinstance(sketch := change.get("signature"), SeparableSketch):
         change = {"signature": SIGNATURE.model_copy(update={"sketch": sketch})}
     elif isinstance(residual := change.get("signature"), ResidualConfig):
         change = {"signature": SIGNATURE.model_copy(update={"residual": residual})}
@@ -328,3 +324,71 @@ def test_space_of_an_index_refuses_another_model(tiny_llama: Path, tmp_path: Pat
     other = ModelConfig(name=str(tiny_model(tmp_path / "n", seed=1)), dtype="float32")
     with pytest.raises(MismatchError, match=r"space\.model"):
         index_space(SignatureIndex.open(ref), other, device="cpu")
+
+
+# ---------------------------------------------------------------------------------------- codes
+
+
+def _decoded(ref: IndexRef) -> np.ndarray:
+    index = SignatureIndex.open(ref)
+    blocks = range(index.n_blocks)
+    return np.concatenate(
+        [decode(RowCodes(index.read_block(b)[0], index.read_scales(b))) for b in blocks]
+    )
+
+
+@pytest.mark.parametrize("code", ["int8", "sign"])
+def test_codes_stand_for_the_rotated_rows(tiny_llama: Path, tmp_path: Path, code: str):
+    corpus, floats = _store(tmp_path)
+    build_index(floats, corpus, _config(tiny_llama), CPU)
+    coded = IndexRef(str(tmp_path), code)
+    signature = SIGNATURE.model_copy(update={"code": code})
+    report = build_index(coded, corpus, _config(tiny_llama, signature=signature), CPU)
+    assert (report.n_rows, report.n_sketched) == (40, 40)
+    index = SignatureIndex.open(coded)
+    assert (index.code, index.n_numbers) == (code, 128)  # 96 filled up
+    assert index.identity["space"] == SignatureIndex.open(floats).identity["space"]
+    rotation = stored_rotation(index)
+    assert rotation is not None
+    rows = rotation.apply(_read(floats)[0].astype(np.float32))
+    decoded = _decoded(coded)
+    if code == "int8":
+        np.testing.assert_allclose(decoded, rows, atol=3e-3)
+    else:
+        assert (np.sign(decoded) == np.sign(rows))[np.abs(rows) > 1e-3].all()
+    # queries and rows of the same text meet
+    panel = index_panel(index, _read(floats)[0].astype(np.float32))
+    scores = code_scores(RowCodes(*_codes_of(index)), integer_panel(panel))[:-1]
+    assert scores.argmax(axis=1).tolist() == list(range(40))
+
+
+def _codes_of(index: SignatureIndex) -> tuple[np.ndarray, np.ndarray]:
+    parts = [(index.read_block(b)[0], index.read_scales(b)) for b in range(index.n_blocks)]
+    values, scales = zip(*parts, strict=True)
+    return np.concatenate(values), np.concatenate(scales)
+
+
+def test_coded_index_grows_and_repairs_to_the_bytes_of_one_build(tiny_llama: Path, tmp_path: Path):
+    texts = tiny_texts(40)
+    corpus, ref = CorpusRef(str(tmp_path), "main"), IndexRef(str(tmp_path), "grown")
+    config = _config(tiny_llama, signature=SIGNATURE.model_copy(update={"code": "sign"}))
+    write_texts(corpus, "b1", texts[:21])
+    build_index(ref, corpus, config, CPU)
+    write_texts(corpus, "b2", texts[21:], first=21)
+    build_index(ref, corpus, config, CPU)
+    whole = IndexRef(str(tmp_path), "whole")
+    build_index(whole, corpus, config, CPU)
+    assert _bytes(ref) == _bytes(whole)
+    scales = next(f for f in _bytes(ref) if "signatures.zarr/scales/c/1" in f)
+    (SignatureIndex.open(ref).folder / scales).unlink()
+    assert build_index(ref, corpus, config, CPU).n_sketched == 16
+    assert _bytes(ref) == _bytes(whole)
+
+
+def test_another_code_is_refused_by_field(tiny_llama: Path, tmp_path: Path):
+    corpus, ref = _store(tmp_path, 5)
+    build_index(ref, corpus, _config(tiny_llama), CPU)
+    config = _config(tiny_llama, signature=SIGNATURE.model_copy(update={"code": "sign"}))
+    with pytest.raises(MismatchError) as caught:
+        build_index(ref, corpus, config, CPU)
+    assert [name for name, _, _ in caught.value.differences] == ["code"]

@@ -8,27 +8,23 @@ from tiny import KINDS, tiny_model
 
 from tasks import sketching
 from tasks.backbone import Backbone, TokenRow, load_backbone
-from tasks.config import (
-    ModelConfig,
-    ResidualConfig,
-    RuntimeConfig,
-    SignatureConfig,
-    SketchConfig,
-    WindowConfig,
-)
+from tasks.config import ModelConfig, RuntimeConfig
+from tasks.signature_config import ResidualConfig, SeparableSketch, SignatureConfig, WindowConfig
+from tasks.sketch_tables import input_sizes, make_tables
 from tasks.sketching import sketch_rows
-from tasks.space import SignatureSpace, draw_space_tables, load_space, n_signature_numbers
+from tasks.space import SignatureSpace, load_space
 
 SIGNATURE = SignatureConfig(
     residual=ResidualConfig(temperature=1.0, top_k=64, mass=0.95),
-    sketch=SketchConfig(residual_dim=8, hidden_dim=8, projected_dim=4),
+    sketch=SeparableSketch(residual_dim=8, hidden_dim=8, projected_dim=4),
     window=WindowConfig(tokens=24, overlap=6),
 )
 
 
 def _space(model: Path, signature: SignatureConfig = SIGNATURE) -> SignatureSpace:
     config = ModelConfig(name=str(model), dtype="float32")
-    tables = draw_space_tables(load_backbone(config, device="cpu"), signature).to_arrays()
+    sizes = input_sizes(load_backbone(config, device="cpu"), signature.sketch)
+    tables = make_tables(signature.sketch, sizes, None).to_arrays()
     return load_space(config, signature, tables, device="cpu")
 
 
@@ -63,7 +59,7 @@ def test_batching_and_padding_do_not_change_a_signature(
 def test_length_of_a_signature_is_known_from_the_config(
     tiny_llama: Path, embedding: str, cross_weight: float
 ):
-    sketch = SketchConfig(
+    sketch = SeparableSketch(
         residual_dim=6,
         hidden_dim=5,
         projected_dim=3,
@@ -71,7 +67,7 @@ def test_length_of_a_signature_is_known_from_the_config(
         cross_weight=cross_weight,
     )
     space = _space(tiny_llama, SIGNATURE.model_copy(update={"sketch": sketch}))
-    assert space.sketcher.n_numbers == n_signature_numbers(sketch)
+    assert space.sketcher.n_numbers == sketch.n_numbers
 
 
 def test_more_logits_than_the_vocabulary_means_all_of_it(
