@@ -39,7 +39,12 @@ def pipeline_settings(folder: Path, model: Path) -> dict[str, Any]:
         "indexing": {
             "model": {"name": str(model), "dtype": "float32"},
             "signature": {
-                "sketch": {"residual_dim": 8, "hidden_dim": 8, "projected_dim": 4},
+                "sketch": {
+                    "kind": "separable",
+                    "residual_dim": 8,
+                    "hidden_dim": 8,
+                    "projected_dim": 4,
+                },
                 "window": {"tokens": 64, "overlap": 8},
             },
             "block_rows": 8,
