@@ -32,7 +32,9 @@ def leave_report(key: str, *, title: str, facts: Facts, links: Mapping[str, str]
 
 
 def readable(value: object) -> str:
-    """Return a number with thousands separators and at most four decimals, else plain text."""
+    """Return a number with thousands separators and four digits, ``-`` for None, else text."""
+    if value is None:
+        return "-"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value).replace("|", "\\|")
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"

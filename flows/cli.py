@@ -49,6 +49,9 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps
 TopKOption = Annotated[
     int | None, typer.Option("--top-k", help="Strongest rows kept for each query.")
 ]
+Scheduler = Annotated[
+    str | None, typer.Option(help="For scoring: threads, local, or tcp://host:8786.")
+]
 Online = Annotated[bool, typer.Option("--online", help="Allow downloads from a hub.")]
 Select = Annotated[int | None, typer.Option(help="Release this many rows of highest value.")]
 
@@ -64,6 +67,7 @@ def run(
     select: Select = None,
     store: Store = None,
     device: Device = None,
+    scheduler: Scheduler = None,
     *,
     online: Online = False,
     verbose: Verbose = False,
@@ -82,6 +86,7 @@ def run(
         "releasing.select": None if select is None else {"kind": "top_k", "top_k": select},
         "store": store,
         "runtime.device": device,
+        "runtime.scheduler": scheduler,
     }
     with plain_errors(verbose=verbose):
         settings = _pipeline_settings(config, overrides)
@@ -100,12 +105,14 @@ def ingest(
     corpus: Corpus = None,
     store: Store = None,
     *,
+    online: Online = False,
     verbose: Verbose = False,
 ) -> None:
     """Read training rows into a corpus; rows that fail the gate go to quarantine."""
     overrides = {
         "rows.source": _files(rows),
         "indexing.model.name": model,
+        "indexing.model.online": online or None,
         "corpus": corpus,
         "store": store,
     }
@@ -143,11 +150,13 @@ def index(
     store: Store = None,
     device: Device = None,
     *,
+    online: Online = False,
     verbose: Verbose = False,
 ) -> None:
     """Sketch the rows of a corpus into an index; rows that are there are kept."""
     overrides = {
         "indexing.model.name": model,
+        "indexing.model.online": online or None,
         "indexing.signature": preset,
         "corpus": corpus,
         "index": index,
@@ -226,9 +235,7 @@ def score(
     index: Index = None,
     store: Store = None,
     top_k: TopKOption = None,
-    scheduler: Annotated[
-        str | None, typer.Option(help="threads, local, or an address like tcp://host:8786.")
-    ] = None,
+    scheduler: Scheduler = None,
     *,
     full_matrix: Annotated[bool, typer.Option("--full-matrix", help="Keep every score.")] = False,
     verbose: Verbose = False,

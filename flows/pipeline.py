@@ -10,8 +10,9 @@ from flows.ingest import ingest
 from flows.queries import queries
 from flows.release import release
 from flows.score import score
-from tasks.config import PipelineConfig
-from tasks.corpus import IngestReport
+from storage.refs import CorpusRef
+from tasks.config import PipelineConfig, TopK
+from tasks.corpus import IngestReport, require_rows
 from tasks.queries import QuerySetReport
 from tasks.release import ReleaseReport
 from tasks.scoring import ScoreReport
@@ -41,9 +42,12 @@ def pipeline(config: PipelineConfig) -> PipelineReport:
     """
     store, runtime = config.store, config.runtime
     ingested = ingest(config.rows, store, config.corpus, config.indexing.model)
+    require_rows(CorpusRef(store, config.corpus), _wanted_rows(config))
     indexed = index(store, config.corpus, config.index, config.indexing, runtime)
     queried = queries(config.queries, store, config.query_set, config.index, runtime)
-    scored = score(store, config.index, config.query_set, config.scoring, runtime)
+    # its own version: another run may have made a later one of that name meanwhile
+    version = queried.ref.version
+    scored = score(store, config.index, config.query_set, config.scoring, runtime, version)
     released = release(scored.ref.scores_id, store, config.release, config.releasing)
     leave_report(
         "pipeline",
@@ -60,3 +64,11 @@ def pipeline(config: PipelineConfig) -> PipelineReport:
         links={"release": released.path, "Data Docs": released.data_docs},
     )
     return PipelineReport(ingested, indexed, queried, scored, released)
+
+
+def _wanted_rows(config: PipelineConfig) -> dict[str, int]:
+    wanted = {"scoring.top_k": config.scoring.top_k}
+    select = config.releasing.select
+    return (
+        {**wanted, "releasing.select.top_k": select.top_k} if isinstance(select, TopK) else wanted
+    )

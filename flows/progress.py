@@ -61,7 +61,8 @@ class FlowProgress(TerminalProgress):
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
-        self._update_artifact()
+        if error[0] is None:  # else a server that is gone would hide the true cause
+            self._update_artifact()
 
     def start(self, *, total: int, unit: str) -> None:
         """Show ``total`` units ahead, on both."""

@@ -3,7 +3,6 @@
 from prefect import flow
 
 from flows.artifacts import leave_report
-from flows.progress import FlowProgress
 from storage.refs import IndexRef
 from tasks.config import Name, RowsConfig, RuntimeConfig
 from tasks.prefect_tasks import make_query_set
@@ -27,10 +26,7 @@ def queries(
         index: Name of the index whose model and sketch are used.
         runtime: Device and sizes that change speed only.
     """
-    with FlowProgress("queries"):
-        report: QuerySetReport = make_query_set(
-            store, query_set, IndexRef(store, index), rows, runtime
-        )
+    report: QuerySetReport = make_query_set(store, query_set, IndexRef(store, index), rows, runtime)
     leave_report(
         "queries",
         title=f"query set {query_set}: {report.n_queries:,} queries",

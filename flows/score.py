@@ -4,7 +4,7 @@ from prefect import flow
 
 from flows.artifacts import leave_report
 from flows.progress import FlowProgress
-from storage.refs import IndexRef
+from storage.refs import IndexRef, QuerySetRef
 from tasks.config import Name, RuntimeConfig, ScoreConfig
 from tasks.prefect_tasks import score_rows
 from tasks.queries import latest_query_set
@@ -18,23 +18,24 @@ def score(
     query_set: Name = "main",
     config: ScoreConfig = ScoreConfig(),  # noqa: B008 - frozen
     runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008 - frozen
+    version: Name | None = None,
 ) -> ScoreReport:
     """Find each query's strongest rows and give every row its value for the query set.
 
     Args:
         store: Folder of the store.
         index: Name of the index.
-        query_set: Name of the query set; its latest version is used.
+        query_set: Name of the query set.
         config: What is kept of the scores.
         runtime: Scheduler and workers.
+        version: Version of the query set; empty: the latest.
     """
+    queries = (
+        QuerySetRef(store, query_set, version) if version else latest_query_set(store, query_set)
+    )
     with FlowProgress("score") as progress:
         report: ScoreReport = score_rows(
-            IndexRef(store, index),
-            latest_query_set(store, query_set),
-            config,
-            runtime,
-            progress=progress,
+            IndexRef(store, index), queries, config, runtime, progress=progress
         )
     leave_report(
         "score",

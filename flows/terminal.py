@@ -22,7 +22,7 @@ def plain_errors(*, verbose: bool = False) -> Iterator[None]:
     except KeyboardInterrupt:
         say_error("stopped. Finished work is kept: run the same command to go on.")
         raise typer.Exit(130) from None
-    except (ValueError, StorageError, OSError) as error:
+    except (ValueError, StorageError, OSError, MemoryError) as error:
         if verbose:
             raise
         say_error(str(error))

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from storage import rows as tables
 from storage.catalog import batch_folders, open_store
-from storage.errors import NotFoundError
+from storage.errors import NotFoundError, StorageError
 from storage.files import exclusive_lock, publish, remove_partials
 from storage.layout import (
     BATCH_FILE,
@@ -186,7 +186,12 @@ class Corpus:
         """Compare every file with its batch's manifest; one text for each problem."""
         problems = []
         for batch_id, folder in self._folders.items():
-            problems += file_problems(folder, self.manifest(batch_id)["files"], deep=deep)
+            try:
+                files = self.manifest(batch_id)["files"]
+            except StorageError as error:
+                problems.append(str(error))
+            else:
+                problems += file_problems(folder, files, deep=deep)
         return problems
 
     def _locate(self, row_ids: Sequence[str]) -> dict[str, RowLocation]:

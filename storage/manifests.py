@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from storage.errors import CorruptionError, FormatVersionError
+from storage.errors import CorruptionError, FormatVersionError, NotFoundError
 from storage.files import digest, file_sha256, read_json, write_json
 
 FORMAT_VERSION = 1
@@ -38,11 +38,19 @@ def read_manifest(path: Path, kind: str) -> dict[str, Any]:
     """Read a manifest and return it without the fields of the format.
 
     Raises:
-        NotFoundError: There is no such file.
+        NotFoundError: There is no such artifact.
         FormatVersionError: A newer or another program wrote it.
-        CorruptionError: It is not JSON, or its check does not hold.
+        CorruptionError: It is not JSON, its check does not hold, or its folder has lost it.
     """
-    value = read_json(path)
+    try:
+        value = read_json(path)
+    except NotFoundError as error:
+        if not path.parent.is_dir():
+            raise
+        # folders appear with their manifests in them, so this one was there
+        raise CorruptionError(
+            f"{path} is missing. Restore it from a copy, or delete {path.parent} and make it again."
+        ) from error
     require_format(value, kind, path)
     check = value.pop("check", None)
     if check != digest(value):

@@ -4,6 +4,7 @@ A release is immutable; ``latest`` is a link to the one that was published or as
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,8 @@ class ReleaseWriter(StagedWriter):
             raise ValueError("a release needs at least one row, got none.")
         if not release_exists(self.ref):
             self._write(manifest, card)
-            publish(self.staging, release_folder(self.ref))
+            with suppress(FileExistsError):  # another process was first with the same release
+                publish(self.staging, release_folder(self.ref))
         mark_latest(self.ref)
         return self.ref
 

@@ -1,6 +1,7 @@
 """Scores of one query set over one state of an index; published whole, never changed."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,8 @@ class ScoresWriter(StagedWriter):
             "files": [describe_file(path, folder=self.staging) for path in files],
         }
         write_manifest(self.staging / SCORES_FILE, SCORES_FORMAT, body)
-        publish(self.staging, scores_folder(self.ref))
+        with suppress(FileExistsError):  # another process was first with the same scores
+            publish(self.staging, scores_folder(self.ref))
         return self.ref
 
 

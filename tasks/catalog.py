@@ -5,7 +5,7 @@ from typing import Any
 
 from storage.catalog import Artifact, list_artifacts
 from storage.corpus import Corpus
-from storage.errors import NotFoundError
+from storage.errors import NotFoundError, StorageError
 from storage.lineage import LineageStep, walk_back, walk_forward
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ReleaseRef, ScoresRef
@@ -68,28 +68,39 @@ def verify_store(root: str) -> list[str]:
         NotFoundError: There is no store at ``root``.
     """
     artifacts = list_artifacts(root)
-    problems = [
-        f"{a.kind} {a.name}: {a.detail['problem']}" for a in artifacts if "problem" in a.detail
-    ]
-    sound = [a for a in artifacts if "problem" not in a.detail]
-    corpora = sorted({a.name for a in sound if a.kind == "batch"})
-    for name in corpora:
+    problems: list[str] = []
+    for name in sorted({item.name for item in artifacts if item.kind == "batch"}):
         problems += Corpus(CorpusRef(root, name)).verify()
-    for artifact in sound:
-        if artifact.kind != "batch":
-            problems += _problems(root, artifact)
+    for item in artifacts:
+        if item.kind != "batch":
+            problems += _problems(root, item)
     return problems
 
 
 def _problems(root: str, artifact: Artifact) -> list[str]:
     name, id_ = artifact.name, artifact.id
-    if artifact.kind == "index":
-        return SignatureIndex.open(IndexRef(root, name)).verify()
-    if artifact.kind == "query set":
-        return QuerySet.open(QuerySetRef(root, name, id_)).verify()
-    if artifact.kind == "scores":
-        return Scores.open(ScoresRef(root, id_)).verify()
-    return open_release(ReleaseRef(root, name, id_)).verify()
+    try:
+        if artifact.kind == "index":
+            index = SignatureIndex.open(IndexRef(root, name))
+            return [*index.verify(), *_lost_batches(root, index)]
+        if artifact.kind == "query set":
+            return QuerySet.open(QuerySetRef(root, name, id_)).verify()
+        if artifact.kind == "scores":
+            return Scores.open(ScoresRef(root, id_)).verify()
+        return open_release(ReleaseRef(root, name, id_)).verify()
+    except StorageError as error:  # what cannot even be opened must not hide the others
+        return [f"{artifact.kind} {name}: {error}"]
+
+
+def _lost_batches(root: str, index: SignatureIndex) -> list[str]:
+    corpus = CorpusRef(root, index.identity["corpus"])
+    there = {batch.batch_id for batch in Corpus.batches(corpus)}
+    return [
+        f"index {index.ref.index}: batch {batch_id} of corpus {corpus.corpus!r} is missing, so its "
+        "rows cannot be named. Restore the batch from a copy."
+        for batch_id in index.batches
+        if batch_id not in there
+    ]
 
 
 def _summary(detail: dict[str, Any]) -> str:

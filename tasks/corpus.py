@@ -6,7 +6,7 @@ tokenizer, so ingesting the same thing again does nothing.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from tasks.config import ModelConfig, RowsConfig
 from tasks.fields import Tokenizer
 from tasks.gate import Gate, Tally
 from tasks.progress import NO_PROGRESS, Progress
-from tasks.sources import read_records, source_identity
+from tasks.sources import pinned, read_records, source_identity
 
 INGEST_VERSION = 1
 """Raised when the same source and config would give other rows; part of a batch's identity."""
@@ -131,7 +131,8 @@ def ingest_rows(
     progress.start(total=n_bytes, unit="bytes")
     with BatchWriter(ref, batch_id) as writer:
         gate = Gate(CandidateReader(rows, tokenizer, CorpusRows(ref)), rows.limits)
-        for part in gate.judge(read_records(rows.source, rows.limits, advance=progress.advance)):
+        records = read_records(pinned(rows.source, source), rows.limits, advance=progress.advance)
+        for part in gate.judge(records):
             if part.kept.num_rows:
                 writer.add(part.kept)
             writer.reject(part.rejected)
@@ -168,6 +169,25 @@ def canonical_rows(rows: RowsConfig, tokenizer: Tokenizer, *, what: str = "query
             )
         )
     return pa.concat_tables([ROW_SCHEMA.empty_table(), *(part.kept for part in parts)])
+
+
+def require_rows(ref: CorpusRef, wanted: Mapping[str, int]) -> None:
+    """Refuse settings that ask for more rows than a corpus has, before any work is done for them.
+
+    Args:
+        ref: A corpus with at least one batch.
+        wanted: Name of a setting to the rows that it asks for.
+
+    Raises:
+        ValueError: Names each setting that asks for too many, with both numbers.
+    """
+    n_rows = Corpus(ref).n_rows
+    too_many = [f"{name} is {rows}" for name, rows in wanted.items() if rows > n_rows]
+    if too_many:
+        raise ValueError(
+            f"{' and '.join(too_many)}, but corpus {ref.corpus!r} has {n_rows} rows. Lower it, or "
+            "ingest more rows; what was ingested is kept."
+        )
 
 
 class CorpusRows:

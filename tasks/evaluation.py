@@ -28,11 +28,20 @@ RANDOM_SEED = 0
 
 @dataclass(frozen=True)
 class MethodResult:
-    """One method's metrics: ``{"precision@10": 0.91, ...}``, means over the queries."""
+    """One method's metrics, means over the queries.
+
+    Attributes:
+        method: Its name.
+        metrics: ``{"precision@10": 0.91, ...}``; None where no query could be measured.
+        n_queries: Queries.
+        n_skipped: Of them, those that some metric is not defined for.
+        n_positives: Rows that are right for some query.
+    """
 
     method: str
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     n_queries: int
+    n_skipped: int
     n_positives: int
 
 
@@ -143,14 +152,15 @@ def _measured(
     positives: npt.NDArray[np.bool_],
     ks: Sequence[int],
 ) -> MethodResult:
-    metrics = {
+    means = {
         f"{name}@{k}": metric(scores, positives, k=k)
         for name, metric in METRICS.items()
         for k in ks
     }
     return MethodResult(
         method=method,
-        metrics={name: mean.value or 0.0 for name, mean in metrics.items()},
+        metrics={name: mean.value for name, mean in means.items()},
+        n_skipped=max(mean.n_skipped for mean in means.values()),
         n_queries=positives.shape[1],
         n_positives=int(positives.any(axis=1).sum()),
     )

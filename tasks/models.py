@@ -166,6 +166,14 @@ def resolve_model(config: ModelConfig) -> ResolvedModel:
     return _resolve_hub(config)
 
 
+def from_anywhere(config: ModelConfig) -> ModelConfig:
+    """Return ``config`` with an absolute path if it names a folder or file, else as it is."""
+    path = Path(config.name).expanduser()
+    if config.name in REGISTRY or not path.exists():
+        return config
+    return config.model_copy(update={"name": str(path.resolve())})
+
+
 def model_fingerprint(folder: Path) -> str:
     """Return the sha256 identity of a model: its config and every byte of its weights.
 
@@ -242,6 +250,8 @@ def _resolve_registry(config: ModelConfig) -> ResolvedModel:
 def _resolve_gguf(file: Path) -> Path:
     sha256 = cached_sha256(file)
     folder = cache_folder() / "models" / f"gguf-{sha256[:16]}-{CONVERSION_VERSION}"
+    if folder.is_dir():  # published whole, so readers need no lock and never meet one
+        return folder
     with exclusive_lock(folder.with_name(f".{folder.name}.lock"), what=f"Model {file.name}"):
         remove_partials(folder.parent)
         if not folder.is_dir():

@@ -38,12 +38,17 @@ def forbid_network(*, online: bool) -> None:
         if online and name in _set_here:
             os.environ.pop(name, None)
             _set_here.discard(name)
-        elif not online and not os.environ.get(name):
+        elif not online and not _is_on(name):
             os.environ[name] = "1"
             _set_here.add(name)
-    offline = any(os.environ.get(name) for name in _OFFLINE)
+    offline = any(map(_is_on, _OFFLINE))
     for module_name, attributes in _READ_ON_IMPORT.items():
         module = sys.modules.get(module_name)
         for attribute in attributes:
             if hasattr(module, attribute):
                 setattr(module, attribute, offline)
+
+
+def _is_on(name: str) -> bool:
+    """Read a switch as the libraries do: ``HF_HUB_OFFLINE=0`` leaves the network open."""
+    return os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}

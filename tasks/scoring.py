@@ -204,8 +204,11 @@ def _anywhere(index: IndexRef) -> IndexRef:
 def _identity(index: SignatureIndex, queries: QuerySetRef, config: ScoreConfig) -> dict[str, Any]:
     return {
         "version": SCORES_VERSION,
+        # by name as well: equal settings give equal ids, but lineage must lead to the one asked for
+        "index": index.ref.index,
         "index_id": index.index_id,
         "batches": index.batches,
+        "query_set": queries.name,
         "query_set_version": queries.version,
         "config": config.model_dump(mode="json"),
     }

@@ -85,7 +85,9 @@ def search(
     runtime: RuntimeConfig,
     progress: Progress,
 ) -> SearchResult:
-    """Run ``plan`` over all committed blocks with the scheduler that ``runtime`` names.
+    """Run ``plan`` over the rows that have a rank, with the scheduler that ``runtime`` names.
+
+    Rows that another process commits meanwhile are left out: the caller does not know them.
 
     Args:
         plan: What to compute.
@@ -99,7 +101,7 @@ def search(
         ConnectionError: The Dask scheduler at the given address does not answer.
     """
     index = SignatureIndex.open(plan.index)
-    bounds = block_bounds(index.n_rows, index.block_rows)
+    bounds = block_bounds(len(ranks), index.block_rows)
     slices = [ranks[start:stop] for start, stop in bounds]
     # made once, not in every task: queries in integers, where rows are
     queries = panel if index.code == PLAIN_CODE else integer_panel(panel)
@@ -145,8 +147,10 @@ def score_block(
 ) -> tuple[NDArray[np.uint64], BlockValues]:
     """Score one block: the task of the graph, run wherever the scheduler puts it."""
     index = SignatureIndex.open(plan.index)
-    signatures, n_positions = index.read_block(block)
-    codes = RowCodes(signatures, index.read_scales(block))
+    # rows behind those that have a rank were committed meanwhile
+    signatures, n_positions = (part[: len(ranks)] for part in index.read_block(block))
+    scales = index.read_scales(block)
+    codes = RowCodes(signatures, None if scales is None else scales[: len(ranks)])
     _limit_blas_for_good()
     # OpenMP, which the integer product uses, keeps a limit for every thread that calls it
     with _openmp_pools().limit(limits=1):

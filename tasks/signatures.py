@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from rise_ops.codes import encode
+from storage.catalog import open_store
 from storage.corpus import Corpus
 from storage.files import digest
 from storage.refs import CorpusRef, IndexRef
@@ -31,6 +32,7 @@ from tasks.index_identity import (
     with_tables,
 )
 from tasks.memory import require_memory
+from tasks.models import from_anywhere
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.sketching import sketch_rows
 
@@ -140,8 +142,10 @@ def writing_index(ref: IndexRef) -> AbstractContextManager[None]:
     """Return the lock that a build holds from plan to commit.
 
     Raises:
+        NotFoundError: There is no store at that place.
         BusyError: Another process is building the index (on entering).
     """
+    open_store(ref.root)  # before the lock, whose file would make a folder at a misspelt place
     return index_lock(ref)
 
 
@@ -206,7 +210,7 @@ def plan_index(
         dtype = index.identity["space"]["dtype"]
         predicted_bytes = require_memory(config, runtime, device=device, dtype=dtype)
         drift = measure_drift(index, corpus, batches, config, device=device)
-    index.remember_model(config.model.model_dump(mode="json"))
+    index.remember_model(from_anywhere(config.model).model_dump(mode="json"))
     index.reserve(n_rows)
     return IndexPlan(
         ref=ref,

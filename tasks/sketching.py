@@ -221,5 +221,5 @@ def _refuse_broken(broken: Tensor, row_ids: Sequence[str], *, dtype: str, where:
         raise ValueError(
             f"{where}: the model gives numbers that are not finite in {dtype} for "
             f"{len(marked)} row(s): {names}. Nothing of it was stored. Try dtype float32 or "
-            "bfloat16, check the model's weights, or take these rows out of the corpus."
+            "bfloat16, check the model's weights, or ingest the others under another corpus name."
         )

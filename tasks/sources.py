@@ -6,7 +6,7 @@ source says ``online: true``.
 """
 
 import glob
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,14 @@ def source_identity(source: Source) -> list[dict[str, object]]:
 
     info = HfApi().dataset_info(source.path, revision=source.revision)
     return [{**given, "revision": info.sha}]
+
+
+def pinned(source: Source, identity: Sequence[Mapping[str, object]]) -> Source:
+    """Return the source as it was identified: a hub dataset at that very commit."""
+    revision = identity[0].get("revision")
+    if isinstance(source, DatasetSource) and isinstance(revision, str):
+        return source.model_copy(update={"revision": revision})
+    return source
 
 
 def expand(source: FilesSource) -> list[tuple[Path, str]]:

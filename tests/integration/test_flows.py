@@ -9,9 +9,11 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
 from flows.pipeline import PipelineReport, pipeline
+from flows.queries import queries
 from tasks.catalog import trace, verify_store
 from tasks.config import PipelineConfig
 from tasks.config_file import merged, validated
+from tasks.queries import latest_query_set
 
 pytestmark = pytest.mark.usefixtures("prefect_harness")
 
@@ -75,6 +77,34 @@ def test_a_refused_batch_fails_the_run_and_leaves_the_corpus(
     accepting = merged(settings, {"rows.limits": {"max_rejected_share": 0.5}})
     report = run(accepting)
     assert (report.ingest.n_rows, report.ingest.n_rejected) == (30, 10)
+
+
+def test_a_run_scores_its_own_queries_although_a_later_version_appears(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(settings)
+    write_rows(tmp_path / "other.jsonl", 200, 202)
+    source = {"kind": "files", "paths": [str(tmp_path / "other.jsonl")]}
+    other = merged(settings, {"queries.source": source})
+
+    def overtaken(*arguments: Any) -> Any:
+        report = queries(*arguments)
+        queries(validated(PipelineConfig, other, origin="test").queries, *arguments[1:])
+        return report
+
+    monkeypatch.setattr("flows.pipeline.queries", overtaken)
+    again = run(settings)
+    assert latest_query_set(settings["store"], "main") != first.queries.ref
+    assert again.score.ref == first.score.ref
+
+
+def test_asking_for_more_rows_than_there_are_fails_before_the_index(
+    settings: dict[str, Any],
+) -> None:
+    greedy = merged(settings, {"releasing.select.top_k": 31, "scoring.top_k": 40})
+    with pytest.raises(ValueError, match=r"scoring.top_k is 40 and .*top_k is 31, but .* 30 rows"):
+        run(greedy)
+    assert not (Path(settings["store"]) / "indexes").exists()
 
 
 def test_another_model_for_the_same_index_is_refused(settings: dict[str, Any]) -> None:

@@ -5,20 +5,25 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scored_store import SPACE, ScoredStore, make_scored_store, write_index
 from threadpoolctl import threadpool_info
 
 from rise_ops.codes import RowCodes, decode
+from rise_ops.scoring import query_panel, split_keys
 from storage.corpus import Corpus
 from storage.errors import CorruptionError, IncompleteError, MismatchError, NotFoundError
-from storage.refs import CorpusRef, IndexRef
+from storage.queries import QuerySet
+from storage.refs import CorpusRef, IndexRef, QuerySetRef
 from storage.scores import Scores
 from storage.signatures import SignatureIndex
 from tasks.codes import stored_rotation
 from tasks.config import RuntimeConfig, ScoreConfig
+from tasks.progress import NO_PROGRESS
 from tasks.scoring import attribute, score
-from tasks.scoring_graph import predicted_bytes
+from tasks.scoring_graph import Search, predicted_bytes, search
+from tasks.selection import row_id_ranks
 
 TOP_10 = ScoreConfig(top_k=10)
 THREADS = RuntimeConfig(scheduler="threads", workers=2)
@@ -233,6 +238,44 @@ def test_asking_again_is_answered_from_the_store(store, tmp_path):
     )
     assert other.ref != first.ref
     assert progress.calls == [(5, "blocks"), 1, 1, 1, 1, 1]
+
+
+def test_scores_name_the_index_and_query_set_that_were_asked_for(store, tmp_path):
+    root = str(tmp_path / "store")
+    shutil.copytree(store.root, root)
+    main = score(IndexRef(root, "main"), QuerySetRef(root, "main", "v1"), TOP_10, THREADS)
+    twin = write_index(
+        IndexRef(root, "twin"),
+        store.signatures,
+        store.n_positions,
+        block_rows=16,
+        batches=["b1", "b2"],
+    )
+    assert twin.index_id == SignatureIndex.open(IndexRef(root, "main")).index_id
+    queries = QuerySet.open(QuerySetRef(root, "main", "v1"))
+    same = QuerySet.write(
+        QuerySetRef(root, "other", "v1"),
+        queries=queries.queries(),
+        signatures=queries.signatures(),
+        n_positions=queries.n_positions(),
+        manifest={"space": SPACE},
+    )
+    found = score(twin.ref, same, TOP_10, THREADS)
+    manifest = Scores.open(found.ref).manifest
+    assert (manifest["index"], manifest["query_set"]) == ("twin", "other")
+    assert found.ref != main.ref
+    assert Scores.open(found.ref).values().equals(Scores.open(main.ref).values())
+
+
+def test_rows_committed_during_a_search_are_left_out(store):
+    """The caller's row ids are those of the state it opened; another process may append."""
+    panel = query_panel(store.query_signatures)
+    ranks = row_id_ranks(pa.array(store.row_ids[:37]))  # ends within a block
+    found = search(Search(store.index, 5), panel, ranks, THREADS, NO_PROGRESS)
+    assert np.array_equal(found.values, store.values()[:37].astype(np.float32))
+    assert np.array_equal(found.n_positions, store.n_positions[:37])
+    best = np.sort(store.scores()[:37][store.n_positions[:37] > 0], axis=0)[::-1][:5]
+    assert np.array_equal(split_keys(found.keys)[1], best.T.astype(np.float32))
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "existing"])

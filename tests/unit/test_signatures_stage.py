@@ -272,6 +272,14 @@ def test_corpus_without_rows_is_not_found(tiny_llama: Path, tmp_path: Path):
         )
 
 
+def test_a_misspelt_store_is_not_made(tiny_llama: Path, tmp_path: Path):
+    root = tmp_path / "misspelt"
+    with pytest.raises(NotFoundError, match="is not a RISE store"):
+        build_index(IndexRef(str(root), "main"), CorpusRef(str(root), "main"),
+                    _config(tiny_llama), CPU)  # fmt: skip
+    assert not root.exists()
+
+
 def test_second_builder_is_turned_away(tiny_llama: Path, tmp_path: Path):
     corpus, ref = _store(tmp_path, 3)
     with writing_index(ref), pytest.raises(BusyError):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from source_samples import read, texts, write_jsonl
 
 from tasks.config import DatasetSource, FilesSource, RowLimits
-from tasks.sources import expand, read_records, source_identity
+from tasks.sources import expand, pinned, read_records, source_identity
 
 PACK = {"jsonl": bytes, "jsonl.gz": gzip.compress, "jsonl.zst": zstandard.compress}
 
@@ -298,3 +298,12 @@ def test_a_dataset_folder_is_identified_by_its_files(tmp_path: Path) -> None:
     assert first == source_identity(source)
     write_jsonl(tmp_path / "train.jsonl", texts(4))
     assert source_identity(source) != first
+
+
+def test_a_hub_dataset_is_read_at_the_commit_that_identified_it() -> None:
+    source = DatasetSource(path="someone/rows", revision="main", online=True)
+    assert pinned(source, [{"dataset": "someone/rows", "revision": "0abc"}]) == (
+        source.model_copy(update={"revision": "0abc"})
+    )
+    folder = DatasetSource(path="rows")
+    assert pinned(folder, [{"dataset": "rows", "sha256": "1f"}]) == folder

@@ -84,6 +84,17 @@ def test_a_release_never_changes(tmp_path: Path) -> None:
     assert tree_bytes(tmp_path) == before
 
 
+def test_the_slower_of_two_writers_finds_the_release_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = add_release(str(tmp_path), "r1")
+    before = tree_bytes(tmp_path)
+    # the other one publishes between this one's look and its own publication
+    monkeypatch.setattr("storage.releases.release_exists", lambda _: False)
+    assert add_release(str(tmp_path), "r1") == ref
+    assert tree_bytes(tmp_path) == before
+
+
 def test_without_commit_nothing_stays(tmp_path: Path) -> None:
     ref = ReleaseRef(str(tmp_path), "picked", "r1")
     with ReleaseWriter(ref) as writer:

@@ -84,6 +84,18 @@ def test_scores_never_change(tmp_path: Path) -> None:
     assert tree_bytes(tmp_path) == before
 
 
+def test_the_slower_of_two_writers_finds_the_scores_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = Scores.write(str(tmp_path), "s1", **EMPTY, manifest=MANIFEST)
+    before = tree_bytes(tmp_path)
+    with ScoresWriter(ref) as writer:
+        # the other one publishes between this one's look and its own publication
+        monkeypatch.setattr(Scores, "exists", staticmethod(lambda *_: False))
+        assert writer.commit(**EMPTY, manifest=MANIFEST) == ref
+    assert tree_bytes(tmp_path) == before
+
+
 def test_a_manifest_without_lineage_is_refused(tmp_path: Path) -> None:
     manifest = {key: MANIFEST[key] for key in MANIFEST if key not in ("index_id", "batches")}
     with pytest.raises(ValueError, match=r"lacks \['index_id', 'batches'\]"):
