@@ -76,7 +76,7 @@ def attribute_text(
     Raises:
         ValueError: The completion has no predicted token, or ``top_k`` exceeds the rows.
     """
-    _require_completion(prompt, completion)
+    _check_answer(prompt, completion)
     signatures = query_signatures(index, [prompt + completion], [len(prompt)], runtime)
     return attribute(index, signatures, top_k=top_k, runtime=runtime)[0]
 
@@ -103,7 +103,7 @@ def token_contributions(
             not keep positions apart (kind ``tensor``).
         NotFoundError: There is no such row.
     """
-    _require_completion(prompt, completion)
+    _check_answer(prompt, completion)
     opened = SignatureIndex.open(index)
     _require_positions_apart(opened)
     row = Corpus(CorpusRef(index.root, opened.identity["corpus"])).locate(row_id).row
@@ -130,7 +130,7 @@ def token_contributions(
     )
 
 
-def _require_completion(prompt: str, completion: str) -> None:
+def _check_answer(prompt: str, completion: str) -> None:
     if not completion.strip():
         raise ValueError("the completion is empty: give the text that the model said.")
     check_text(prompt + completion, "the text")

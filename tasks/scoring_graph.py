@@ -147,8 +147,9 @@ def score_block(
 ) -> tuple[NDArray[np.uint64], BlockValues]:
     """Score one block: the task of the graph, run wherever the scheduler puts it."""
     index = SignatureIndex.open(plan.index)
-    stored, scales = index.read_block(block), index.read_scales(block)
-    signatures, n_positions = (part[: len(ranks)] for part in stored)
+    # rows behind those that have a rank were committed meanwhile
+    signatures, n_positions = (part[: len(ranks)] for part in index.read_block(block))
+    scales = index.read_scales(block)
     codes = RowCodes(signatures, None if scales is None else scales[: len(ranks)])
     _limit_blas_for_good()
     # OpenMP, which the integer product uses, keeps a limit for every thread that calls it

@@ -9,12 +9,16 @@ whole. Every field enters the identity of an index.
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from tasks.stage_config import StageConfig
 
 CALIBRATION_TOKENS = 50_000
 """Tokens of the sample, by default: about a hundred for each of 576 directions of a small model."""
+
+KIND_REQUIRED = ConfigDict(json_schema_extra={"required": ["kind"]})
+"""Says to readers of the schema, such as Prefect, that settings without a kind are not of this one,
+even where their fields would fit."""
 
 
 class ResidualConfig(StageConfig):
@@ -97,6 +101,8 @@ class SeparableSketch(ChannelsConfig):
 class PrincipalProjection(ChannelsConfig):
     """The leading directions of each factor, by a calibration sample, and outer products."""
 
+    model_config = KIND_REQUIRED
+
     kind: Literal["principal"] = "principal"
     residual_weight: float = Field(0.0, ge=0.0, title="Weight of residual x hidden (RH)")
     projected_weight: float = Field(1.0, ge=0.0, title="Weight of projected error x hidden (GH)")
@@ -169,6 +175,8 @@ class PrincipalProjection(ChannelsConfig):
 
 class TensorSketch(ChannelsConfig):
     """A sketch of each channel's whole outer product; random, needs no calibration."""
+
+    model_config = KIND_REQUIRED
 
     kind: Literal["tensor"] = "tensor"
     residual_weight: float = Field(1.0, ge=0.0, title="Weight of residual x hidden (RH)")

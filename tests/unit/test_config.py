@@ -150,6 +150,10 @@ def test_presets_take_the_bytes_that_they_promise(
 def test_a_sketch_without_a_kind_is_the_papers() -> None:
     named = {"kind": "separable", "residual_dim": 8}
     assert SignatureConfig(sketch={"residual_dim": 8}) == SignatureConfig(sketch=named)
+    definitions = SignatureConfig.model_json_schema()["$defs"]
+    kinds = ("SeparableSketch", "PrincipalProjection", "TensorSketch")
+    assert ["kind" in definitions[kind].get("required", []) for kind in kinds] == [0, 1, 1]
+    assert PrincipalProjection.model_config["extra"] == "forbid"
     with pytest.raises(ValidationError, match="'separable', 'principal', 'tensor'"):
         SignatureConfig(sketch={"kind": "random"})
     with pytest.raises(ValidationError, match=r"principal\.projected_hidden_dim"):
