@@ -307,6 +307,7 @@ def demo(
     folder: Annotated[Path, typer.Option(help="Where the demo's store is made.")] = Path(
         "rise-demo"
     ),
+    docstrings: Annotated[int, typer.Option(min=20, help="Rows beside the planted ones.")] = 640,
     *,
     verbose: Verbose = False,
 ) -> None:
@@ -315,7 +316,7 @@ def demo(
         quiet_defaults(verbose=verbose)
         from flows.demo import run_demo
 
-        run_demo(folder, run_flow=_run_flow)
+        run_demo(folder, n_docstrings=docstrings, run_flow=_run_flow)
 
 
 add_look_commands(app)

@@ -31,19 +31,20 @@ PRECISION_AT = 10
 SHOWN_ROWS = 5
 TEXT_CHARS = 140
 BLOCK_ROWS = 128
-"""Small blocks, so that the progress bar of so small a corpus moves."""
+"""Small blocks, so that the demo's index has several."""
 
 
-def run_demo(folder: Path, *, run_flow: Callable[..., Any]) -> None:
+def run_demo(folder: Path, *, n_docstrings: int, run_flow: Callable[..., Any]) -> None:
     """Make the corpus, run the pipeline flow, and show attribution, selection and cost.
 
     Args:
         folder: Made if missing; running again in it does only what is missing.
+        n_docstrings: Rows of the corpus beside the planted ones.
         run_flow: Runs a flow with keyword arguments.
     """
     started = time.monotonic()
     say(f"model    {MODEL} in {fetch_model(MODEL)}")
-    files = write_demo_corpus(folder / "data")
+    files = write_demo_corpus(folder / "data", n_library=n_docstrings)
     say(
         f"corpus   {files.n_library} docstrings of Python's standard library, "
         f"{files.n_planted} planted rows hidden among them"

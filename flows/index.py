@@ -34,11 +34,8 @@ def index(
         rows = CorpusRef(store, corpus)
         calibrate_index(ref, rows, config, runtime)
         plan = plan_index(ref, rows, config, runtime)
-        progress.start(total=len(plan.blocks), unit="blocks")
-        blocks = []
-        for block in plan.blocks:
-            blocks.append(sketch_block(plan, block))
-            progress.advance(1)
+        progress.start(total=plan.n_missing_rows, unit="rows")
+        blocks = [sketch_block(plan, block, progress=progress) for block in plan.blocks]
         report: IndexReport = commit_index(plan, blocks)
     leave_report(
         "index",

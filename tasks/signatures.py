@@ -65,6 +65,12 @@ class IndexPlan:
     predicted_bytes: int
     drift: Drift | None
 
+    @property
+    def n_missing_rows(self) -> int:
+        """Rows of the missing blocks."""
+        size = self.config.block_rows
+        return sum(min(size, self.n_rows - block * size) for block in self.blocks)
+
 
 @dataclass(frozen=True)
 class CalibrationReport:
@@ -226,8 +232,13 @@ def plan_index(
     )
 
 
-def sketch_block(plan: IndexPlan, block: int) -> BlockReport:
+def sketch_block(plan: IndexPlan, block: int, *, progress: Progress = NO_PROGRESS) -> BlockReport:
     """Sketch the rows of one block and store it; safe to run in another process.
+
+    Args:
+        plan: From `plan_index`.
+        block: Number of the block.
+        progress: Told of rows.
 
     Raises:
         ValueError: A row cannot be sketched; the message names block and row. Nothing is stored.
@@ -249,6 +260,7 @@ def sketch_block(plan: IndexPlan, block: int) -> BlockReport:
         plan.runtime,
         row_ids=[row.row_id for row in rows],
         where=f"index {plan.ref.index!r}, block {block}",
+        progress=progress,
     )
     n_tokens = sum(len(row.ids) for row in token_rows)
     rotation = stored_rotation(index)
@@ -319,11 +331,8 @@ def build_index(
     """
     with writing_index(ref):
         plan = plan_index(ref, corpus, config, runtime)
-        progress.start(total=len(plan.blocks), unit="blocks")
-        reports = []
-        for block in plan.blocks:
-            reports.append(sketch_block(plan, block))
-            progress.advance(1)
+        progress.start(total=plan.n_missing_rows, unit="rows")
+        reports = [sketch_block(plan, block, progress=progress) for block in plan.blocks]
         return commit_index(plan, reports)
 
 

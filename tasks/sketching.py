@@ -19,6 +19,7 @@ from rise_ops.signature import RowMean
 from tasks.backbone import TokenRow
 from tasks.batches import TokenBatch, Window, check_token_ids, cut_windows, make_batch, plan_batches
 from tasks.config import RuntimeConfig
+from tasks.progress import NO_PROGRESS, Progress
 from tasks.space import SignatureSpace
 
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "not enough memory")
@@ -32,6 +33,7 @@ def sketch_rows(
     *,
     row_ids: Sequence[str],
     where: str,
+    progress: Progress = NO_PROGRESS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the signatures of rows.
 
@@ -41,6 +43,7 @@ def sketch_rows(
         runtime: Sizes of batches.
         row_ids: Name of each row, for messages.
         where: What the rows are ("block 3"), for messages.
+        progress: Told of rows as their batches are handed to the device.
 
     Returns:
         float32 [rows, numbers], of length 1 each, or 0 for a row that predicts nothing; and how
@@ -68,7 +71,9 @@ def sketch_rows(
         # last, and without new memory: a batch that runs out of it has added nothing
         means.add(signatures, batch.row_index)
         broken.index_add_(0, batch.row_index, is_broken)
+        progress.advance(sum(one.stop == len(rows[one.row].ids) for one in chosen))
 
+    progress.advance(len(rows) - len({window.row for window in windows}))  # nothing to predict
     _run_batches(windows, add, batch_tokens=runtime.batch_tokens, device=device)
     _refuse_broken(broken, row_ids, dtype=space.backbone.dtype, where=where)
     return means.finish().cpu().numpy(), n_positions

@@ -2,7 +2,7 @@
 
 Commands come as JSON lines on standard input; the answer is the fork's exit code (-9 when it was
 killed) and, when it lived, its report. The fork kills itself with SIGKILL at a chosen moment:
-``batch:K`` before the model reads its K-th batch, ``advance:K`` when K blocks are done,
+``batch:K`` before the model reads its K-th batch, ``done:K`` when K blocks are done,
 ``rename:TEXT`` before the first rename onto a path that holds TEXT.
 """
 
@@ -11,10 +11,12 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from storage.refs import CorpusRef, IndexRef
+from storage.signatures import SignatureIndex
 from tasks.backbone import Backbone, load_backbone
 from tasks.config import IndexConfig, RuntimeConfig
 from tasks.signatures import build_index
@@ -34,20 +36,7 @@ class Countdown:
         self.left -= 1
 
 
-class DieWhenBlocksAreDone:
-    def __init__(self, n_blocks: int) -> None:
-        self._left = n_blocks
-
-    def start(self, *, total: int, unit: str) -> None:
-        pass
-
-    def advance(self, n_units: int) -> None:
-        self._left -= n_units
-        if self._left == 0:
-            die()
-
-
-def arm(moment: str) -> DieWhenBlocksAreDone:
+def arm(moment: str) -> None:
     """Prepare the death of this process; "" lets it live."""
     kind, _, value = moment.partition(":")
     if kind == "batch":
@@ -65,18 +54,24 @@ def arm(moment: str) -> DieWhenBlocksAreDone:
                 die()
 
         sys.addaudithook(watch)
-    return DieWhenBlocksAreDone(int(value) if kind == "advance" else -1)
+    if kind == "done":
+        left, write = Countdown(int(value) - 1), SignatureIndex.write_block
+
+        def counted_block(index: SignatureIndex, *arguments: Any, **named: Any) -> None:
+            write(index, *arguments, **named)
+            left.step()
+
+        SignatureIndex.write_block = counted_block
 
 
 def build(command: dict[str, str]) -> None:
     config = IndexConfig.model_validate_json(command["config"])
-    progress = arm(command["moment"])
+    arm(command["moment"])
     report = build_index(
         IndexRef(command["root"], command["index"]),
         CorpusRef(command["root"], "main"),
         config,
         RuntimeConfig(device="cpu", batch_tokens=64),
-        progress=progress,
     )
     Path(command["report"]).write_text(str(report.n_sketched))
 

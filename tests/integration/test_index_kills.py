@@ -115,11 +115,11 @@ def _blocks_done(ref: IndexRef) -> list[int]:
         ("batch:0", 0),  # nothing was read yet; or calibrating
         ("rename:signatures/c/0/", 0),  # between calibration and the first block
         ("batch:2", 0),  # within block 0
-        ("advance:1", 1),  # between blocks
+        ("done:1", 1),  # between blocks
         ("batch:9", None),  # within some later block
         ("rename:signatures/c/2/", 2),  # the shard of block 2 is computed, not yet in place
         ("rename:blocks/00000003", 3),  # shard 3 is in place, its record is not
-        ("advance:5", 5),  # all blocks are done
+        ("done:5", 5),  # all blocks are done
         ("rename:rows.json", 5),  # the commit is about to count
     ],
 )

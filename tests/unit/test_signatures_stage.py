@@ -302,20 +302,22 @@ def test_parts_of_a_build_in_any_order(tiny_llama: Path, tmp_path: Path):
     assert _bytes(ref) == _bytes(whole)
 
 
-def test_progress_counts_blocks(tiny_llama: Path, tmp_path: Path):
+def test_progress_counts_rows_batch_by_batch(tiny_llama: Path, tmp_path: Path):
     class Counter:
-        total, done = 0, 0
+        total, done, steps = 0, 0, 0
 
         def start(self, *, total: int, unit: str) -> None:
             self.total, self.unit = total, unit
 
         def advance(self, n_units: int) -> None:
             self.done += n_units
+            self.steps += n_units > 0
 
     corpus, ref = _store(tmp_path)
     counter = Counter()
     build_index(ref, corpus, _config(tiny_llama), CPU, progress=counter)
-    assert (counter.total, counter.done, counter.unit) == (3, 3, "blocks")
+    assert (counter.total, counter.done, counter.unit) == (40, 40, "rows")
+    assert counter.steps > 3  # more often than once a block
 
 
 def test_space_of_an_index_refuses_another_model(tiny_llama: Path, tmp_path: Path):
