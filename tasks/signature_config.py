@@ -6,6 +6,7 @@ the corpus tells when the index is made. ``tensor`` is random too, but sketches 
 whole. Every field enters the identity of an index.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -69,9 +70,9 @@ class ChannelsConfig(StageConfig):
         return self
 
     @property
+    @abstractmethod
     def channel_sizes(self) -> Mapping[str, int]:
         """Numbers of each channel, by the field of its weight; channels of weight 0 as well."""
-        raise NotImplementedError
 
     @property
     def n_numbers(self) -> int:
