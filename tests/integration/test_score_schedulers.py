@@ -1,7 +1,10 @@
 """Scoring a store: the same bits from every scheduler, exact top rows, named faults."""
 
+import json
+import os
 import shutil
-import tracemalloc
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +25,7 @@ from tasks.codes import stored_rotation
 from tasks.config import RuntimeConfig, ScoreConfig
 from tasks.progress import NO_PROGRESS
 from tasks.scoring import attribute, score
-from tasks.scoring_graph import Search, predicted_bytes, search
+from tasks.scoring_graph import Search, search
 from tasks.selection import row_id_ranks
 
 TOP_10 = ScoreConfig(top_k=10)
@@ -198,18 +201,37 @@ def test_another_rotation_than_the_index_was_built_with_is_found(tmp_path):
         attribute(store.index, store.query_signatures, top_k=3, runtime=THREADS)
 
 
+MEASURE_A_SEARCH = """
+import json, sys, tracemalloc
+from pathlib import Path
+import numpy as np
+from storage.refs import IndexRef
+from storage.signatures import SignatureIndex
+from tasks.config import RuntimeConfig
+from tasks.scoring import attribute
+from tasks.scoring_graph import predicted_bytes
+
+index, queries, runtime = IndexRef(sys.argv[1], "main"), np.load(sys.argv[2]), RuntimeConfig(workers=2)
+attribute(index, queries, top_k=5, runtime=runtime)  # imports
+tracemalloc.start()
+attribute(index, queries, top_k=5, runtime=runtime)
+peak = tracemalloc.get_traced_memory()[1]
+print(json.dumps([peak, predicted_bytes(SignatureIndex.open(index), len(queries), runtime)]))
+"""
+
+
 def test_memory_is_bounded_by_the_blocks_in_flight(tmp_path):
     store = make_scored_store(
         str(tmp_path / "store"), n_rows=6000, n_queries=8, n_numbers=1024, block_rows=128
     )
-    runtime = RuntimeConfig(workers=2)
-    attribute(store.index, store.query_signatures, top_k=5, runtime=runtime)  # imports
-    tracemalloc.start()
-    attribute(store.index, store.query_signatures, top_k=5, runtime=runtime)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    index = SignatureIndex.open(store.index)
-    predicted = predicted_bytes(index, 8, runtime)
+    np.save(tmp_path / "queries.npy", store.query_signatures)
+    # in a process of its own: memory is counted over all threads, and other tests have left some
+    command = [sys.executable, "-c", MEASURE_A_SEARCH, store.root, str(tmp_path / "queries.npy")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=120, env=environment
+    )
+    peak, predicted = json.loads(done.stdout)
     bytes_a_row = 200  # ids, ranks, values and the graph, in the calling process
     assert peak < predicted + 6000 * bytes_a_row
     assert predicted < 6000 * 1024 * 2 / 4, "the index must be much larger than the prediction"
