@@ -211,7 +211,8 @@ from tasks.config import RuntimeConfig
 from tasks.scoring import attribute
 from tasks.scoring_graph import predicted_bytes
 
-index, queries, runtime = IndexRef(sys.argv[1], "main"), np.load(sys.argv[2]), RuntimeConfig(workers=2)
+index, queries = IndexRef(sys.argv[1], "main"), np.load(sys.argv[2])
+runtime = RuntimeConfig(workers=2)
 attribute(index, queries, top_k=5, runtime=runtime)  # imports
 tracemalloc.start()
 attribute(index, queries, top_k=5, runtime=runtime)
