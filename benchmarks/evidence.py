@@ -277,7 +277,8 @@ def _described(bench: Bench, pool: str) -> dict[str, Any]:
 
 
 def _record_path(bench: Bench, pool: str) -> Path:
-    return bench.work / f"records-{pool}-{len(bench.texts(pool))}.jsonl"
+    n_rows = len(bench.texts(pool))
+    return bench.work / f"records-{pool}-{n_rows}-by-{bench.query_step}.jsonl"
 
 
 def _records(bench: Bench, pool: str) -> Iterator[dict[str, Any]]:
