@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from rise_ops.baselines.bm25 import bm25_scores
 from rise_ops.baselines.random_scores import random_scores
 from rise_ops.metrics import MetricMean, auprc_at, precision_at
-from storage.corpus import Corpus, Row
+from storage.corpus import Corpus
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ScoresRef
 from storage.scores import Scores
@@ -96,18 +96,9 @@ def strongest_rows(
     rows = _corpus_of(scores.root, stored).rows_by_id([item["row_id"] for item in mine])
     cut = asked["prompt_chars"]
     example = ExampleQuery(asked["row_id"], asked["text"][:cut], asked["text"][cut:])
-    return example, [_hit(item["rank"], item["score"], rows[item["row_id"]]) for item in mine]
-
-
-def _hit(rank: int, score: float, row: Row) -> Hit:
-    return Hit(
-        row_id=row.row_id,
-        score=score,
-        rank=rank,
-        text=row.text,
-        source=row.source,
-        source_line=row.source_line,
-    )
+    return example, [
+        Hit.of(rows[item["row_id"]], rank=item["rank"], score=item["score"]) for item in mine
+    ]
 
 
 def _whole_matrix(scores: Scores) -> npt.NDArray[np.float32]:

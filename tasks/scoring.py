@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rise_ops.scoring import split_keys
-from storage.corpus import Corpus
+from storage.corpus import Corpus, Row
 from storage.errors import CorruptionError, MismatchError
 from storage.files import short_id
 from storage.layout import scores_folder
@@ -69,6 +69,18 @@ class Hit:
     text: str
     source: str
     source_line: int
+
+    @classmethod
+    def of(cls, row: Row, *, rank: int, score: float) -> "Hit":
+        """Return a corpus row as a hit."""
+        return cls(
+            row_id=row.row_id,
+            score=score,
+            rank=rank,
+            text=row.text,
+            source=row.source,
+            source_line=row.source_line,
+        )
 
 
 def score(
@@ -290,15 +302,6 @@ def _hits(index: SignatureIndex, top_rows: pa.Table, names: Sequence[str]) -> li
     rows = _corpus(index).rows_by_id(top_rows.column("row_id").unique().to_pylist())
     hits: dict[str, list[Hit]] = {name: [] for name in names}
     for line in top_rows.to_pylist():
-        row = rows[line["row_id"]]
-        hits[line["query_id"]].append(
-            Hit(
-                row_id=row.row_id,
-                score=line["score"],
-                rank=line["rank"],
-                text=row.text,
-                source=row.source,
-                source_line=row.source_line,
-            )
-        )
+        hit = Hit.of(rows[line["row_id"]], rank=line["rank"], score=line["score"])
+        hits[line["query_id"]].append(hit)
     return list(hits.values())
