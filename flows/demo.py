@@ -15,15 +15,14 @@ from tasks.config import (
     ModelConfig,
     PipelineConfig,
     PromptCompletionFields,
-    ReleaseConfig,
     RowsConfig,
     RuntimeConfig,
     ScoreConfig,
-    TopK,
 )
 from tasks.demo_corpus import DemoFiles, write_demo_corpus
 from tasks.evaluation import compare_methods, strongest_rows
 from tasks.models import fetch_model
+from tasks.release_config import ReleaseConfig, TopK
 from tasks.signature_config import PRESETS
 
 MODEL = "smollm2-135m-instruct"

@@ -5,9 +5,10 @@ from prefect import flow
 from flows.artifacts import leave_report, readable_bytes
 from flows.progress import FlowProgress
 from storage.refs import CorpusRef, IndexRef
-from tasks.config import IndexConfig, Name, RuntimeConfig
+from tasks.config import IndexConfig, RuntimeConfig
 from tasks.prefect_tasks import calibrate_index, commit_index, plan_index, sketch_block
 from tasks.signatures import IndexReport, writing_index
+from tasks.stage_config import Name
 
 
 @flow(name="index", flow_run_name="index-{index}")

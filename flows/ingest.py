@@ -5,9 +5,10 @@ from prefect import flow
 from flows.artifacts import leave_report
 from flows.progress import FlowProgress
 from storage.refs import CorpusRef
-from tasks.config import ModelConfig, Name, RowsConfig
+from tasks.config import ModelConfig, RowsConfig
 from tasks.corpus import IngestReport
 from tasks.prefect_tasks import ingest_rows
+from tasks.stage_config import Name
 
 
 @flow(name="ingest", flow_run_name="ingest-{corpus}")

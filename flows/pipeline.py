@@ -11,10 +11,11 @@ from flows.queries import queries
 from flows.release import release
 from flows.score import score
 from storage.refs import CorpusRef
-from tasks.config import PipelineConfig, TopK
+from tasks.config import PipelineConfig
 from tasks.corpus import IngestReport, require_rows
 from tasks.queries import QuerySetReport
 from tasks.release import ReleaseReport
+from tasks.release_config import TopK
 from tasks.scoring import ScoreReport
 from tasks.signatures import IndexReport
 

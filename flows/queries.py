@@ -4,9 +4,10 @@ from prefect import flow
 
 from flows.artifacts import leave_report
 from storage.refs import IndexRef
-from tasks.config import Name, RowsConfig, RuntimeConfig
+from tasks.config import RowsConfig, RuntimeConfig
 from tasks.prefect_tasks import make_query_set
 from tasks.queries import QuerySetReport
+from tasks.stage_config import Name
 
 
 @flow(name="queries", flow_run_name="queries-{query_set}")

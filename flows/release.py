@@ -5,9 +5,10 @@ from prefect import flow
 from flows.artifacts import leave_report, readable_bytes
 from flows.progress import FlowProgress
 from storage.refs import ScoresRef
-from tasks.config import Name, ReleaseConfig
 from tasks.prefect_tasks import publish_release
 from tasks.release import ReleaseReport
+from tasks.release_config import ReleaseConfig
+from tasks.stage_config import Name
 
 
 @flow(name="release", flow_run_name="release-{release}")

@@ -9,16 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from tasks.release_config import ReleaseConfig
 from tasks.signature_config import SignatureConfig, SignatureOrPreset
-from tasks.stage_config import StageConfig
-
-Names = Annotated[tuple[str, ...], Field(strict=False)]
-"""A list of strings in YAML or JSON; kept as a tuple so that configs stay hashable."""
-
-
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-"""Name of a corpus, index, query set or release: also a folder name, so nothing can escape."""
-
+from tasks.stage_config import Name, Names, StageConfig
 
 # ------------------------------------------------------------------------------------- sources
 
@@ -214,7 +207,7 @@ class IndexConfig(StageConfig):
     )
 
 
-# ------------------------------------------------------------------- scores, selection, release
+# ------------------------------------------------------------------------------------- scores
 
 
 class ScoreConfig(StageConfig):
@@ -224,32 +217,6 @@ class ScoreConfig(StageConfig):
         10, ge=1, title="Rows a query", description="Strongest proponents kept a query."
     )
     full_matrix: bool = Field(default=False, title="Keep the full score matrix")
-
-
-class TopK(StageConfig):
-    """The k rows of highest value."""
-
-    kind: Literal["top_k"] = "top_k"
-    top_k: int = Field(100, ge=1, title="Rows")
-
-
-class Threshold(StageConfig):
-    """Every row whose value is at least this."""
-
-    kind: Literal["threshold"] = "threshold"
-    min_score: float = Field(title="Least value")
-
-
-class ReleaseConfig(StageConfig):
-    """Which rows are released, and how they are laid out."""
-
-    select: Annotated[TopK | Threshold, Field(discriminator="kind")] = Field(
-        TopK(), title="Selection"
-    )
-    rows_per_shard: int = Field(100_000, ge=1, title="Rows a Parquet file")
-    license: str = Field(
-        "unknown", title="Licence of the rows", description="For the dataset card."
-    )
 
 
 class RuntimeConfig(StageConfig):

@@ -33,9 +33,9 @@ from storage.releases import (
 )
 from storage.scores import Scores
 from storage.signatures import SignatureIndex
-from tasks.config import ReleaseConfig
 from tasks.dataset_card import dataset_card
 from tasks.progress import NO_PROGRESS, Progress
+from tasks.release_config import ReleaseConfig
 from tasks.release_gate import StagedFile, StagedRelease, check_release
 from tasks.selection import select_rows
 

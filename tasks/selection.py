@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 
 from rise_ops.scoring import ranks_of
 from rise_ops.selection import best_rows, rows_above
-from tasks.config import Threshold, TopK
+from tasks.release_config import Threshold, TopK
 
 
 def row_id_ranks(row_ids: pa.Array | pa.ChunkedArray) -> np.ndarray:

@@ -8,8 +8,9 @@ from storage.errors import NotFoundError
 from storage.lineage import walk_back, walk_forward
 from storage.releases import open_release
 from storage.signatures import SignatureIndex
-from tasks.config import ReleaseConfig, RuntimeConfig, ScoreConfig, TopK
+from tasks.config import RuntimeConfig, ScoreConfig
 from tasks.release import release
+from tasks.release_config import ReleaseConfig, TopK
 from tasks.scoring import score
 
 KINDS = ["source", "row", "batch", "index", "scores", "release"]

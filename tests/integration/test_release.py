@@ -21,8 +21,9 @@ from storage.refs import CorpusRef, ReleaseRef, ScoresRef
 from storage.releases import RELEASE_SCHEMA, ReleaseWriter, latest, open_release
 from storage.rows import write_table
 from storage.scores import Scores
-from tasks.config import ReleaseConfig, RuntimeConfig, ScoreConfig, Threshold, TopK
+from tasks.config import RuntimeConfig, ScoreConfig
 from tasks.release import release
+from tasks.release_config import ReleaseConfig, Threshold, TopK
 from tasks.release_gate import ReleaseRefused, StagedFile, StagedRelease, check_release
 from tasks.scoring import score
 

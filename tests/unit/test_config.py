@@ -9,15 +9,9 @@ from storage.files import short_id
 from storage.refs import IndexRef
 from storage.signatures import SignatureIndex
 from tasks.codes import coded_numbers
-from tasks.config import (
-    DriftLimits,
-    IndexConfig,
-    PipelineConfig,
-    ReleaseConfig,
-    ScoreConfig,
-    Threshold,
-)
+from tasks.config import DriftLimits, IndexConfig, PipelineConfig, ScoreConfig
 from tasks.config_file import merged, read_settings, validated
+from tasks.release_config import ReleaseConfig, Threshold
 from tasks.signature_config import (
     PRESETS,
     PrincipalProjection,
