@@ -5,10 +5,11 @@ from prefect import flow
 from flows.artifacts import leave_report
 from flows.progress import FlowProgress
 from storage.refs import IndexRef, QuerySetRef
-from tasks.config import Name, RuntimeConfig, ScoreConfig
+from tasks.config import RuntimeConfig, ScoreConfig
 from tasks.prefect_tasks import score_rows
 from tasks.queries import latest_query_set
 from tasks.scoring import ScoreReport
+from tasks.stage_config import Name
 
 
 @flow(name="score", flow_run_name="score-{index}-{query_set}")
