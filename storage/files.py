@@ -249,6 +249,15 @@ def exclusive_lock(path: Path, *, what: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def waiting_lock(path: Path) -> Iterator[None]:
+    """Hold an operating-system lock on the file ``path``, after waiting for whoever has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def raise_explained(error: OSError, path: Path) -> NoReturn:
     """Raise a `StorageError` for a full or unwritable disk, else the error itself."""
     reasons = {

@@ -14,8 +14,11 @@ BLOCK_FORMAT = "rise-block"
 QUERY_SET_FILE, QUERY_SET_FORMAT = "query_set.json", "rise-query-set"
 SCORES_FILE, SCORES_FORMAT = "scores.json", "rise-scores"
 RELEASE_FILE, RELEASE_FORMAT = "manifest.json", "rise-release"
+REFUSED_RELEASE_FORMAT = "rise-refused-release"
 
 LATEST = "latest"
+REFUSED = "refused"
+MOVES_FILE = "moves.jsonl"
 LOCK_FILE = ".lock"
 MODEL_FILE, MODEL_FORMAT = "model.json", "rise-index-model"
 
@@ -85,9 +88,19 @@ def release_folder(ref: ReleaseRef) -> Path:
     return releases_folder(ref.root, ref.name) / _version_name(ref.release_id, what="release id")
 
 
+def refused_release_folder(ref: ReleaseRef) -> Path:
+    """Return ``releases/<name>/refused/<release_id>``."""
+    named = releases_folder(ref.root, ref.name)
+    return named / REFUSED / _version_name(ref.release_id, what="release id")
+
+
 def _version_name(name: str, *, what: str) -> str:
     if name == LATEST:
         raise ValueError(
             f"{what} {name!r} is the name of the link to the newest one; choose another."
+        )
+    if name == REFUSED:
+        raise ValueError(
+            f"{what} {name!r} is the name of the folder of what was refused; choose another."
         )
     return check_name(name, what=what)

@@ -23,14 +23,9 @@ from storage.errors import CorruptionError, MismatchError
 from storage.files import short_id, write_json
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ReleaseRef, ScoresRef
-from storage.releases import (
-    RELEASE_SCHEMA,
-    Release,
-    ReleaseWriter,
-    mark_latest,
-    open_release,
-    release_exists,
-)
+from storage.release_pointer import mark_latest
+from storage.release_writer import ReleaseWriter
+from storage.releases import RELEASE_SCHEMA, Release, open_release, release_exists
 from storage.scores import Scores
 from storage.signatures import SignatureIndex
 from tasks.dataset_card import dataset_card

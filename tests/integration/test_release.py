@@ -18,7 +18,9 @@ from storage.corpus import Corpus
 from storage.errors import CorruptionError, MismatchError
 from storage.files import digest
 from storage.refs import CorpusRef, ReleaseRef, ScoresRef
-from storage.releases import RELEASE_SCHEMA, ReleaseWriter, latest, open_release
+from storage.release_pointer import latest
+from storage.release_writer import ReleaseWriter
+from storage.releases import RELEASE_SCHEMA, open_release
 from storage.rows import write_table
 from storage.scores import Scores
 from tasks.config import RuntimeConfig, ScoreConfig
