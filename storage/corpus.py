@@ -5,10 +5,12 @@ appended, so a place never changes. Reading touches only the columns and row gro
 """
 
 import shutil
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +163,43 @@ class Corpus:
             if first < last:
                 found += _to_rows(tables.read_positions(part.path, range(first, last)))
         return found
+
+    def columns(self, names: Sequence[str], *, batches: Sequence[str] | None = None) -> pa.Table:
+        """Return some columns of every row, in corpus order."""
+        parts = self._parts(batches)
+        empty = tables.ROW_SCHEMA.empty_table().select(list(names))
+        found = [tables.read_table(part.path, columns=names) for part in parts]
+        return pa.concat_tables([empty, *found])
+
+    def take(
+        self,
+        positions: Sequence[int],
+        *,
+        batches: Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """Return the rows at ``positions``, ascending, reading only the row groups they are in.
+
+        Raises:
+            ValueError: A position leaves the corpus, or they do not ascend.
+        """
+        parts = self._parts(batches)
+        ascending = all(a < b for a, b in pairwise(positions))
+        n_rows = sum(part.n_rows for part in parts)
+        if not ascending or (positions and not 0 <= positions[0] <= positions[-1] < n_rows):
+            raise ValueError(
+                f"expected ascending positions from 0 to {n_rows - 1} of corpus "
+                f"{self.ref.corpus!r}, got {list(positions[:3])} to {list(positions[-3:])}."
+            )
+        empty = tables.ROW_SCHEMA.empty_table()
+        found = [empty if columns is None else empty.select(list(columns))]
+        for part in parts:
+            first = bisect_left(positions, part.start)
+            local = positions[first : bisect_left(positions, part.start + part.n_rows)]
+            if local:
+                here = [position - part.start for position in local]
+                found.append(tables.read_positions(part.path, here, columns=columns))
+        return pa.concat_tables(found)
 
     def rows_by_id(self, row_ids: Sequence[str]) -> dict[str, Row]:
         """Return rows by id, in the order asked for.
