@@ -6,58 +6,7 @@ import pyarrow.compute as pc
 
 from rise_ops.scoring import ranks_of
 from rise_ops.selection import best_rows, rows_above
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
-
-from storage.corpus import Row
-from tasks.release_config import ReleaseConfig, Threshold, TopK
-from tasks.row_checks import RowCheck
-
-
-class RowReader(Protocol):
-    """Rows."""
-
-    def rows(self, positions: Sequence[int]) -> list[Row]: ...
-    def signatures(self, positions: Sequence[int]) -> np.ndarray: ...
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Selection."""
-
-    selected: pa.Table
-    dropped: pa.Table
-    report: dict[str, Any]
-
-
-def select_rows(
-    candidates: pa.Table, config: ReleaseConfig, reader: RowReader, checks: Sequence[RowCheck] = ()
-) -> Selection:
-    """Select."""
-    selected = _select(candidates, config.select)
-    rows = reader.rows(selected.column("position").to_pylist())
-    for check in checks:
-        check.faults(rows)
-    n = len(selected)
-    z = pa.array(np.zeros(n, np.float32))
-    selected = (
-        selected.append_column("percentile", z)
-        .append_column("z", z)
-        .append_column("false_discovery", z)
-    )
-    s = pa.string()
-    d = pa.table(
-        {
-            "row_id": pa.array([], s),
-            "score": pa.array([], pa.float32()),
-            "place": pa.array([], pa.int64()),
-            "position": pa.array([], pa.int64()),
-            "reason": pa.array([], s),
-            "detail": pa.array([], s),
-        }
-    )
-    return Selection(selected, d, {})
+from tasks.release_config import Threshold, TopK
 
 
 def row_id_ranks(row_ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
@@ -66,7 +15,7 @@ def row_id_ranks(row_ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return ranks_of(order.astype(np.int64))
 
 
-def _select(values: pa.Table, select: Any) -> pa.Table:
+def select_rows(values: pa.Table, select: TopK | Threshold) -> pa.Table:
     """Return the selected rows, best first.
 
     Args:
