@@ -38,6 +38,7 @@ from tasks.progress import NO_PROGRESS, Progress
 from tasks.release_config import ReleaseConfig
 from tasks.release_gate import StagedFile, StagedRelease, check_release
 from tasks.selection import select_rows
+from tasks.selection_rows import StoredRows, candidate_table
 
 RELEASE_VERSION = 1
 """Part of every release id; raised when the same inputs would give other files."""
@@ -175,7 +176,7 @@ class _Batches:
 def _publish(ref: ReleaseRef, scores: Scores, config: ReleaseConfig, progress: Progress) -> None:
     corpus = Corpus(CorpusRef(ref.root, scores.manifest["corpus"]))
     batches = _Batches(corpus, scores.manifest["batches"])
-    selected = select_rows(scores.values(), config.select)
+    selected = select_rows(candidate_table(scores), config, StoredRows(scores)).selected
     tally = _Tally()
     progress.start(total=len(selected), unit="rows")
     with ReleaseWriter(ref) as writer:

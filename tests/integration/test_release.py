@@ -336,7 +336,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[4:]
 from storage.refs import ScoresRef
-from tasks.config import ReleaseConfig, TopK
+from tasks.release_config import ReleaseConfig, TopK
 from tasks.release import release
 
 class Announce:
