@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from storage import rows as tables
 from storage.catalog import batch_folders, open_store
@@ -165,6 +166,7 @@ class Corpus:
         return found
 
     def columns(self, names: Sequence[str], *, batches: Sequence[str] | None = None) -> pa.Table:
+<<<<<<< HEAD
         """Return some columns of every row, in corpus order."""
         parts = self._parts(batches)
         empty = tables.ROW_SCHEMA.empty_table().select(list(names))
@@ -200,6 +202,44 @@ class Corpus:
                 here = [position - part.start for position in local]
                 found.append(tables.read_positions(part.path, here, columns=columns))
         return pa.concat_tables(found)
+=======
+        """Return whole columns of every row, in corpus order; nothing else is read."""
+        parts = self._parts(batches)
+        return pa.concat_tables([tables.read_table(part.path, columns=names) for part in parts])
+
+    def take(self, positions: Sequence[int], *, batches: Sequence[str] | None = None) -> pa.Table:
+        """Return rows (ROW_SCHEMA) by position, in the order asked for.
+
+        Every row group is read once at most, however the positions lie.
+
+        Raises:
+            ValueError: A position is not in the corpus.
+        """
+        wanted = pa.array(positions, pa.int64())
+        order = pc.sort_indices(wanted)
+        ascending: list[int] = wanted.take(order).to_pylist()
+        parts = self._parts(batches)
+        n_rows = sum(part.n_rows for part in parts)
+        if ascending and not 0 <= ascending[0] <= ascending[-1] < n_rows:
+            raise ValueError(
+                f"corpus {self.ref.corpus!r} has rows 0 to {n_rows - 1}, got positions from "
+                f"{ascending[0]} to {ascending[-1]}."
+            )
+        found = [tables.ROW_SCHEMA.empty_table()]
+        for part in parts:
+            first = bisect_left(ascending, part.start)
+            last = bisect_left(ascending, part.start + part.n_rows)
+            local = [position - part.start for position in ascending[first:last]]
+            if local:
+                found.append(tables.read_positions(part.path, local))
+        return pa.concat_tables(found).take(pc.sort_indices(order))
+
+    def rows_at(
+        self, positions: Sequence[int], *, batches: Sequence[str] | None = None
+    ) -> list[Row]:
+        """Return rows by position, in the order asked for, as `take` does."""
+        return _to_rows(self.take(positions, batches=batches))
+>>>>>>> sel
 
     def rows_by_id(self, row_ids: Sequence[str]) -> dict[str, Row]:
         """Return rows by id, in the order asked for.

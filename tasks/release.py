@@ -27,7 +27,14 @@ from tasks.leakage import leakage_check
 from tasks.privacy import privacy_check
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.release_config import ReleaseConfig
-from tasks.release_files import WrittenRows, write_dropped, write_hits, write_reports, write_rows
+from tasks.release_files import (
+    WrittenRows,
+    able_positions,
+    write_dropped,
+    write_hits,
+    write_reports,
+    write_rows,
+)
 from tasks.release_gate import ReleaseRefused, StagedRelease, check_release
 from tasks.release_lineage import (
     environment,
@@ -158,16 +165,17 @@ def _publish(
 def _candidates(
     scores: Scores, query_set: QuerySet, rows: ScoredRows, config: ReleaseConfig
 ) -> pa.Table:
-    """Return one line a row of the index; rows that were taken down have no positions."""
+    """Return one line a row of the index, as the selection wants them."""
     values = scores.values()
     rows.require_rows_of(values)
-    n_positions = values.column("n_positions").to_numpy().copy()
-    n_positions[masked_rows(rows.corpus.ref, rows.batches)] = 0
+    taken_down = np.zeros(len(rows), bool)
+    taken_down[masked_rows(rows.corpus.ref, rows.batches)] = True
     return pa.table(
         {
             "row_id": values.column("row_id"),
             "value": row_values(scores, query_set, config),
-            "n_positions": n_positions,
+            "n_positions": values.column("n_positions"),
+            "takedown": taken_down,
             **{name: rows.about.column(name) for name in ("n_tokens", "source", "label")},
         }
     )
@@ -176,7 +184,7 @@ def _candidates(
 def _expected_order(candidates: pa.Table, config: ReleaseConfig) -> NDArray[np.int64]:
     """Return positions in about the order in which the selection will ask for them."""
     values = candidates.column("value").to_numpy()
-    able = np.flatnonzero(candidates.column("n_positions").to_numpy() > 0)
+    able = able_positions(candidates)
     ascending = able[np.argsort(values[able], kind="stable")]
     return ascending if config.prefer == "lowest" else ascending[::-1]
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from storage.hits import LEAKAGE_SCHEMA, PRIVACY_SCHEMA
 from storage.release_writer import ReleaseWriter
@@ -124,7 +125,7 @@ def write_reports(
 ) -> dict[str, Any]:
     """Write ``selection.json`` and ``statistics.json``; return the statistics."""
     writer.add_json(SELECTION_FILE, selection.report)
-    able = np.flatnonzero(candidates.column("n_positions").to_numpy() > 0)
+    able = able_positions(candidates)
     sampled = able[sample_places(len(able))]
     statistics = release_statistics(
         rows.about.take(pa.array(able)),
@@ -154,6 +155,13 @@ def write_hits(
         writer.add_table(file, found, schema)
         facts[check.name] = {**check.facts, "n_hits": found.num_rows}
     return facts
+
+
+def able_positions(candidates: pa.Table) -> NDArray[np.int64]:
+    """Return the positions of the candidates that could be selected, ascending."""
+    able = candidates.column("n_positions").to_numpy() > 0
+    taken_down = candidates.column("takedown").to_numpy()
+    return np.flatnonzero(able & ~taken_down)
 
 
 def _release_rows(selected: pa.Table, rows: ScoredRows) -> pa.Table:

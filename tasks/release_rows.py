@@ -94,6 +94,7 @@ class ReadAhead:
 
     def __init__(self, rows: ScoredRows, order: NDArray[np.int64]) -> None:
         """Say in which order rows will be asked for; another order is only slower."""
+        self.code = rows.index.code
         self._rows = rows
         self._order = order
         self._place = np.full(len(rows), len(order), np.int64)
@@ -101,21 +102,21 @@ class ReadAhead:
         self._at: dict[int, int] = {}
         self._table: pa.Table | None = None
 
-    def rows(self, positions: Sequence[int]) -> list[Row]:
+    def rows(self, positions: NDArray[np.int64]) -> list[Row]:
         """Return the rows at ``positions``, in their order."""
-        wanted = [int(position) for position in positions]
+        wanted = positions.tolist()
         if any(position not in self._at for position in wanted):
-            self._fetch(np.asarray(wanted, np.int64))
+            self._fetch(positions)
         if self._table is None or not wanted:
             return []
         lines = self._table.take(pa.array([self._at[position] for position in wanted]))
         return [Row(**line) for line in lines.to_pylist()]
 
-    def signatures(self, positions: Sequence[int]) -> NDArray[np.float32]:
+    def signatures(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return signatures, float32 [n, n_numbers], as the index decodes them, not unrotated."""
-        index, wanted = self._rows.index, np.asarray(positions, np.int64)
-        found = np.empty((len(wanted), index.n_numbers), np.float32)
-        blocks, places = np.divmod(wanted, index.block_rows)
+        index = self._rows.index
+        found = np.empty((len(positions), index.n_numbers), np.float32)
+        blocks, places = np.divmod(positions, index.block_rows)
         for block in np.unique(blocks).tolist():
             here = np.flatnonzero(blocks == block)
             values, _ = index.read_block(block)
