@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -166,12 +165,9 @@ class Corpus:
         return found
 
     def columns(self, names: Sequence[str], *, batches: Sequence[str] | None = None) -> pa.Table:
-<<<<<<< HEAD
-        """Return some columns of every row, in corpus order."""
+        """Return whole columns of every row, in corpus order; nothing else is read."""
         parts = self._parts(batches)
-        empty = tables.ROW_SCHEMA.empty_table().select(list(names))
-        found = [tables.read_table(part.path, columns=names) for part in parts]
-        return pa.concat_tables([empty, *found])
+        return pa.concat_tables([tables.read_table(part.path, columns=names) for part in parts])
 
     def take(
         self,
@@ -180,35 +176,7 @@ class Corpus:
         batches: Sequence[str] | None = None,
         columns: Sequence[str] | None = None,
     ) -> pa.Table:
-        """Return the rows at ``positions``, ascending, reading only the row groups they are in.
-
-        Raises:
-            ValueError: A position leaves the corpus, or they do not ascend.
-        """
-        parts = self._parts(batches)
-        ascending = all(a < b for a, b in pairwise(positions))
-        n_rows = sum(part.n_rows for part in parts)
-        if not ascending or (positions and not 0 <= positions[0] <= positions[-1] < n_rows):
-            raise ValueError(
-                f"expected ascending positions from 0 to {n_rows - 1} of corpus "
-                f"{self.ref.corpus!r}, got {list(positions[:3])} to {list(positions[-3:])}."
-            )
-        empty = tables.ROW_SCHEMA.empty_table()
-        found = [empty if columns is None else empty.select(list(columns))]
-        for part in parts:
-            first = bisect_left(positions, part.start)
-            local = positions[first : bisect_left(positions, part.start + part.n_rows)]
-            if local:
-                here = [position - part.start for position in local]
-                found.append(tables.read_positions(part.path, here, columns=columns))
-        return pa.concat_tables(found)
-=======
-        """Return whole columns of every row, in corpus order; nothing else is read."""
-        parts = self._parts(batches)
-        return pa.concat_tables([tables.read_table(part.path, columns=names) for part in parts])
-
-    def take(self, positions: Sequence[int], *, batches: Sequence[str] | None = None) -> pa.Table:
-        """Return rows (ROW_SCHEMA) by position, in the order asked for.
+        """Return rows (ROW_SCHEMA), or some columns of them, by position in the order asked for.
 
         Every row group is read once at most, however the positions lie.
 
@@ -225,13 +193,14 @@ class Corpus:
                 f"corpus {self.ref.corpus!r} has rows 0 to {n_rows - 1}, got positions from "
                 f"{ascending[0]} to {ascending[-1]}."
             )
-        found = [tables.ROW_SCHEMA.empty_table()]
+        empty = tables.ROW_SCHEMA.empty_table()
+        found = [empty.select(columns or empty.schema.names)]
         for part in parts:
             first = bisect_left(ascending, part.start)
             last = bisect_left(ascending, part.start + part.n_rows)
             local = [position - part.start for position in ascending[first:last]]
             if local:
-                found.append(tables.read_positions(part.path, local))
+                found.append(tables.read_positions(part.path, local, columns=columns))
         return pa.concat_tables(found).take(pc.sort_indices(order))
 
     def rows_at(
@@ -239,7 +208,6 @@ class Corpus:
     ) -> list[Row]:
         """Return rows by position, in the order asked for, as `take` does."""
         return _to_rows(self.take(positions, batches=batches))
->>>>>>> sel
 
     def rows_by_id(self, row_ids: Sequence[str]) -> dict[str, Row]:
         """Return rows by id, in the order asked for.

@@ -80,9 +80,7 @@ class ScoredRows:
 
     def take(self, positions: NDArray[np.int64], columns: Sequence[str] | None = None) -> pa.Table:
         """Return whole rows, or some columns of them, in the order asked for."""
-        ascending, back = np.unique(positions, return_inverse=True)
-        found = self.corpus.take(ascending.tolist(), batches=self.batches, columns=columns)
-        return found.take(pa.array(back))
+        return self.corpus.take(positions.tolist(), batches=self.batches, columns=columns)
 
     def reader(self, order: NDArray[np.int64]) -> "ReadAhead":
         """Return a reader for somebody who asks for rows in about the given order."""
