@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from storage.files import write_json
 from storage.queries import QuerySet
@@ -29,7 +28,6 @@ from tasks.progress import NO_PROGRESS, Progress
 from tasks.release_config import ReleaseConfig
 from tasks.release_files import (
     WrittenRows,
-    able_positions,
     write_dropped,
     write_hits,
     write_reports,
@@ -47,6 +45,8 @@ from tasks.release_rows import ScoredRows
 from tasks.row_checks import RecordingCheck
 from tasks.row_values import row_values
 from tasks.selection import select_rows
+from tasks.selection_problem import TAKEDOWN
+from tasks.selection_rows import StoredRows, candidate_table
 from tasks.takedown import masked_rows
 from tasks.target_tokenizer import TargetTokenizer, load_target_tokenizer
 
@@ -128,12 +128,11 @@ def _publish(
     progress: Progress,
 ) -> None:
     corpus, index, query_set = open_parents(scores)
-    rows = ScoredRows(corpus, scores.manifest["batches"], index)
+    rows = ScoredRows(corpus, scores.manifest["batches"])
     candidates = _candidates(scores, query_set, rows, config)
     found = [leakage_check(config.leakage, query_set, index), privacy_check(config.privacy)]
     checks: list[RecordingCheck] = [check for check in found if check is not None]
-    reader = rows.reader(_expected_order(candidates, config))
-    selection = select_rows(candidates, config, reader, checks)
+    selection = select_rows(candidates, config, StoredRows(scores), checks)
     with ReleaseWriter(ref, jsonl="jsonl" in config.formats) as writer:
         written = write_rows(
             writer,
@@ -166,27 +165,11 @@ def _candidates(
     scores: Scores, query_set: QuerySet, rows: ScoredRows, config: ReleaseConfig
 ) -> pa.Table:
     """Return one line a row of the index, as the selection wants them."""
-    values = scores.values()
-    rows.require_rows_of(values)
+    table = candidate_table(scores, row_values(scores, query_set, config))
+    rows.require_rows_of(table)
     taken_down = np.zeros(len(rows), bool)
     taken_down[masked_rows(rows.corpus.ref, rows.batches)] = True
-    return pa.table(
-        {
-            "row_id": values.column("row_id"),
-            "value": row_values(scores, query_set, config),
-            "n_positions": values.column("n_positions"),
-            "takedown": taken_down,
-            **{name: rows.about.column(name) for name in ("n_tokens", "source", "label")},
-        }
-    )
-
-
-def _expected_order(candidates: pa.Table, config: ReleaseConfig) -> NDArray[np.int64]:
-    """Return positions in about the order in which the selection will ask for them."""
-    values = candidates.column("value").to_numpy()
-    able = able_positions(candidates)
-    ascending = able[np.argsort(values[able], kind="stable")]
-    return ascending if config.prefer == "lowest" else ascending[::-1]
+    return table.append_column(TAKEDOWN, pa.array(taken_down))
 
 
 def _check(writer: ReleaseWriter, written: WrittenRows, rows: ScoredRows) -> None:

@@ -31,6 +31,7 @@ from tasks.release_rows import ScoredRows
 from tasks.release_statistics import release_statistics, sample_places
 from tasks.row_checks import RecordingCheck
 from tasks.selection import Selection
+from tasks.selection_problem import TAKEDOWN
 from tasks.target_tokenizer import TargetTokenizer
 
 GUARD_TABLES = {
@@ -160,7 +161,7 @@ def write_hits(
 def able_positions(candidates: pa.Table) -> NDArray[np.int64]:
     """Return the positions of the candidates that could be selected, ascending."""
     able = candidates.column("n_positions").to_numpy() > 0
-    taken_down = candidates.column("takedown").to_numpy()
+    taken_down = candidates.column(TAKEDOWN).to_numpy()
     return np.flatnonzero(able & ~taken_down)
 
 
