@@ -1,6 +1,6 @@
 """Flow: the whole path, from raw files to a validated release."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prefect import flow
 
@@ -29,6 +29,8 @@ class PipelineReport:
     queries: QuerySetReport
     score: ScoreReport
     release: ReleaseReport
+    also: dict[str, ReleaseReport] = field(default_factory=dict)
+    """The further releases of the same scores, by name."""
 
 
 @flow(name="pipeline", flow_run_name="pipeline-{config.release}")
@@ -48,8 +50,15 @@ def pipeline(config: PipelineConfig) -> PipelineReport:
     queried = queries(config.queries, store, config.query_set, config.index, runtime)
     # its own version: another run may have made a later one of that name meanwhile
     version = queried.ref.version
-    scored = score(store, config.index, config.query_set, config.scoring, runtime, version)
-    released = release(scored.ref.scores_id, store, config.release, config.releasing)
+    scoring = config.scoring
+    if any(settings.needs_matrix for settings in config.releases.values()):
+        scoring = scoring.model_copy(update={"full_matrix": True})
+    scored = score(store, config.index, config.query_set, scoring, runtime, version)
+    also = {
+        name: release(scored.ref.scores_id, store, name, settings)
+        for name, settings in config.releases.items()
+    }
+    released = also.pop(config.release)
     leave_report(
         "pipeline",
         title=f"release {config.release}: {released.n_rows:,} of {indexed.n_rows:,} rows",
@@ -61,15 +70,22 @@ def pipeline(config: PipelineConfig) -> PipelineReport:
             "bytes of the index": readable_bytes(indexed.n_bytes),
             "queries": queried.n_queries,
             "rows released": released.n_rows,
+            **{f"rows released as {name}": report.n_rows for name, report in also.items()},
         },
-        links={"release": released.path, "Data Docs": released.data_docs},
+        links={
+            "release": released.path,
+            "Data Docs": released.data_docs,
+            **{f"release {name}": report.path for name, report in also.items()},
+        },
     )
-    return PipelineReport(ingested, indexed, queried, scored, released)
+    return PipelineReport(ingested, indexed, queried, scored, released, also)
 
 
 def _wanted_rows(config: PipelineConfig) -> dict[str, int]:
     wanted = {"scoring.top_k": config.scoring.top_k}
-    select = config.releasing.select
-    return (
-        {**wanted, "releasing.select.top_k": select.top_k} if isinstance(select, TopK) else wanted
-    )
+    fields = {"releasing": config.releasing}
+    fields |= {f"also.{name}": settings for name, settings in config.also.items()}
+    for name, settings in fields.items():
+        if isinstance(settings.select, TopK):
+            wanted[f"{name}.select.top_k"] = settings.select.top_k
+    return wanted

@@ -38,6 +38,7 @@ def release(
             "rows": report.n_rows,
             "tokens": report.n_tokens,
             "bytes": readable_bytes(report.n_bytes),
+            **{f"dropped: {reason}": n for reason, n in sorted(report.n_dropped.items())},
         },
         links={"release": report.path, "Data Docs": report.data_docs},
     )
