@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli_look import add_look_commands
+from flows.cli_quality import quality_app
 from flows.environment import quiet_defaults
-from flows.terminal import plain_errors, say, show_facts
+from flows.terminal import plain_errors, say, show_facts, show_warnings
 
 app = typer.Typer(
     name="rise",
@@ -53,6 +54,9 @@ Scheduler = Annotated[
     str | None, typer.Option(help="For scoring: threads, local, or tcp://host:8786.")
 ]
 Online = Annotated[bool, typer.Option("--online", help="Allow downloads from a hub.")]
+Quality = Annotated[
+    str | None, typer.Option(help="Folder of quality suites; see `rise quality init`.")
+]
 Select = Annotated[int | None, typer.Option(help="Release this many rows of highest value.")]
 
 
@@ -68,6 +72,7 @@ def run(
     store: Store = None,
     device: Device = None,
     scheduler: Scheduler = None,
+    quality: Quality = None,
     *,
     online: Online = False,
     verbose: Verbose = False,
@@ -77,6 +82,7 @@ def run(
     Give a settings file, or --rows and --queries; options override the file.
     """
     overrides = {
+        "quality.folder": quality,
         "rows.source": _files(rows),
         "queries.source": _files(queries),
         "indexing.model.name": model,
@@ -104,12 +110,14 @@ def ingest(
     model: Model = None,
     corpus: Corpus = None,
     store: Store = None,
+    quality: Quality = None,
     *,
     online: Online = False,
     verbose: Verbose = False,
 ) -> None:
     """Read training rows into a corpus; rows that fail the gate go to quarantine."""
     overrides = {
+        "quality.folder": quality,
         "rows.source": _files(rows),
         "indexing.model.name": model,
         "indexing.model.online": online or None,
@@ -127,6 +135,7 @@ def ingest(
             store=settings.store,
             corpus=settings.corpus,
             model=settings.indexing.model,
+            quality=settings.quality,
         )
         show_facts(
             f"corpus {settings.corpus}: {report.summary}",
@@ -138,6 +147,7 @@ def ingest(
                 "rejected rows": report.rejected_path,
             },
         )
+        show_warnings(report.warnings)
 
 
 @app.command()
@@ -149,12 +159,14 @@ def index(
     index: Index = None,
     store: Store = None,
     device: Device = None,
+    quality: Quality = None,
     *,
     online: Online = False,
     verbose: Verbose = False,
 ) -> None:
     """Sketch the rows of a corpus into an index; rows that are there are kept."""
     overrides = {
+        "quality.folder": quality,
         "indexing.model.name": model,
         "indexing.model.online": online or None,
         "indexing.signature": preset,
@@ -176,6 +188,7 @@ def index(
             index=settings.index,
             config=settings.indexing,
             runtime=settings.runtime,
+            quality=settings.quality,
         )
         show_facts(
             f"index {settings.index}",
@@ -188,6 +201,7 @@ def index(
                 "path": report.path,
             },
         )
+        show_warnings(report.warnings)
 
 
 @app.command()
@@ -236,12 +250,14 @@ def score(
     store: Store = None,
     top_k: TopKOption = None,
     scheduler: Scheduler = None,
+    quality: Quality = None,
     *,
     full_matrix: Annotated[bool, typer.Option("--full-matrix", help="Keep every score.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Score every row of an index against a query set."""
     overrides = {
+        "quality.folder": quality,
         "query_set": query_set,
         "index": index,
         "store": store,
@@ -261,11 +277,13 @@ def score(
             query_set=settings.query_set,
             config=settings.scoring,
             runtime=settings.runtime,
+            quality=settings.quality,
         )
         show_facts(
             f"scores {report.ref.scores_id}",
             {"rows": report.n_rows, "queries": report.n_queries, "path": report.path},
         )
+        show_warnings(report.warnings)
 
 
 @app.command()
@@ -275,11 +293,13 @@ def release(
     select: Select = None,
     release: Release = None,
     store: Store = None,
+    quality: Quality = None,
     *,
     verbose: Verbose = False,
 ) -> None:
     """Select rows by value and publish them as a validated release."""
     overrides = {
+        "quality.folder": quality,
         "releasing.select": None if select is None else {"kind": "top_k", "top_k": select},
         "release": release,
         "store": store,
@@ -295,11 +315,13 @@ def release(
             store=settings.store,
             release=settings.release,
             config=settings.releasing,
+            quality=settings.quality,
         )
         show_facts(
             f"release {report.ref.release_id} of {settings.release}",
             {"rows": report.n_rows, "tokens": report.n_tokens, "path": report.path},
         )
+        show_warnings(report.warnings)
 
 
 @app.command()
@@ -320,6 +342,7 @@ def demo(
 
 
 add_look_commands(app)
+app.add_typer(quality_app, name="quality")
 
 
 def main() -> None:
@@ -344,6 +367,7 @@ def show_pipeline(report: Any, store: str) -> None:
             "quality report": report.release.data_docs,
         },
     )
+    show_warnings(report.warnings)
     say(f"\nNext: rise ls --store {store}   ·   rise attribute --store {store} --help")
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from tasks.quality_config import QualityConfig
 from tasks.release_config import ReleaseConfig
 from tasks.signature_config import SignatureConfig, SignatureOrPreset
 from tasks.stage_config import Name, Names, StageConfig
@@ -253,4 +254,5 @@ class PipelineConfig(StageConfig):
     indexing: IndexConfig = Field(IndexConfig(), title="Indexing")
     scoring: ScoreConfig = Field(ScoreConfig(), title="Scoring")
     releasing: ReleaseConfig = Field(ReleaseConfig(), title="Releasing")
+    quality: QualityConfig = Field(QualityConfig(), title="Quality gates")
     runtime: RuntimeConfig = Field(RuntimeConfig(), title="Runtime")

@@ -21,6 +21,7 @@ import pyarrow as pa
 from storage.corpus import Corpus, Row
 from storage.errors import CorruptionError, MismatchError
 from storage.files import short_id, write_json
+from storage.layout import QUALITY_FOLDER
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ReleaseRef, ScoresRef
 from storage.releases import (
@@ -35,9 +36,12 @@ from storage.scores import Scores
 from storage.signatures import SignatureIndex
 from tasks.dataset_card import dataset_card
 from tasks.progress import NO_PROGRESS, Progress
+from tasks.quality_config import SHIPPED, QualityConfig
+from tasks.quality_gate import recorded_warnings, suite_facts
 from tasks.release_config import ReleaseConfig
-from tasks.release_gate import StagedFile, StagedRelease, check_release
+from tasks.release_gate import GATE, StagedFile, StagedRelease, check_release
 from tasks.selection import select_rows
+from tasks.suite_files import GateSuite, load_suite
 
 RELEASE_VERSION = 1
 """Part of every release id; raised when the same inputs would give other files."""
@@ -71,6 +75,7 @@ class ReleaseReport:
         data_docs: First page of the quality report.
         seconds: Wall time of this call.
         already: It was published before; only ``latest`` was pointed to it.
+        warnings: What the quality gate found odd, but refused nothing for.
     """
 
     ref: ReleaseRef
@@ -81,10 +86,16 @@ class ReleaseReport:
     data_docs: str
     seconds: float
     already: bool
+    warnings: tuple[str, ...] = ()
 
 
 def release(
-    scores: ScoresRef, name: str, config: ReleaseConfig, *, progress: Progress = NO_PROGRESS
+    scores: ScoresRef,
+    name: str,
+    config: ReleaseConfig,
+    *,
+    quality: QualityConfig = SHIPPED,
+    progress: Progress = NO_PROGRESS,
 ) -> ReleaseReport:
     """Select rows by their scores, check them and publish them as the latest release.
 
@@ -92,11 +103,13 @@ def release(
         scores: The stored scores.
         name: Name that the release is published under.
         config: Selection and layout; part of the release's identity.
+        quality: Where the suite of the gate is.
         progress: Receives one step a row.
 
     Raises:
         ValueError: The selection cannot be made; gives both numbers.
         ReleaseRefused: The staged files failed the gate; nothing was published.
+        SuiteError: The suite cannot be used.
         MismatchError: The index was replaced since it was scored.
         CorruptionError: Something that the release is made from is damaged.
     """
@@ -107,7 +120,7 @@ def release(
     if already:
         mark_latest(ref)
     else:
-        _publish(ref, opened, config, progress)
+        _publish(ref, opened, config, progress, load_suite(GATE, quality))
     published = open_release(ref)
     _require_sound(published)
     return ReleaseReport(
@@ -116,9 +129,10 @@ def release(
         n_rows=published.manifest["n_rows"],
         n_tokens=published.manifest["n_tokens"],
         n_bytes=published.manifest["bytes"],
-        data_docs=str(published.folder / "quality" / "index.html"),
+        data_docs=str(published.folder / QUALITY_FOLDER / "index.html"),
         seconds=time.monotonic() - started,
         already=already,
+        warnings=recorded_warnings(published.folder / QUALITY_FOLDER),
     )
 
 
@@ -172,7 +186,9 @@ class _Batches:
             yield batch_id, self._corpus.row_ids([batch_id]).column("row_id")
 
 
-def _publish(ref: ReleaseRef, scores: Scores, config: ReleaseConfig, progress: Progress) -> None:
+def _publish(
+    ref: ReleaseRef, scores: Scores, config: ReleaseConfig, progress: Progress, suite: GateSuite
+) -> None:
     corpus = Corpus(CorpusRef(ref.root, scores.manifest["corpus"]))
     batches = _Batches(corpus, scores.manifest["batches"])
     selected = select_rows(scores.values(), config.select)
@@ -186,8 +202,10 @@ def _publish(ref: ReleaseRef, scores: Scores, config: ReleaseConfig, progress: P
             files.append(StagedFile(path, len(part)))
             progress.advance(len(part))
         staged = StagedRelease(ref.name, files, tally.n_tokens)
-        check_release(staged, batches=batches.row_ids(), docs=writer.staging / "quality")
-        write_json(writer.staging / "environment.json", _environment())
+        docs = writer.staging / QUALITY_FOLDER
+        gate = check_release(staged, batches=batches.row_ids(), docs=docs, suite=suite)
+        environment = {**_environment(), "quality": suite_facts(suite, gate)}
+        write_json(writer.staging / "environment.json", environment)
         manifest = _manifest(staged, _lineage(ref, scores, config, corpus, tally))
         writer.commit(manifest, card=_card(ref, config, manifest))
 

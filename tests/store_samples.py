@@ -158,12 +158,15 @@ def add_release(root: str, release_id: str = "r1", *, n_rows: int = 5) -> Releas
 
 
 def tree_bytes(folder: Path) -> dict[str, bytes]:
-    """Every file and link of a tree, for comparison; lock files hold nothing."""
+    """Every file and link of a tree, for comparison; lock files hold nothing.
+
+    An index's quality report has times in it, and its verdict knows the run before.
+    """
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
             found[name] = f"-> {path.readlink()}".encode()
-        elif path.is_file() and path.name != ".lock":
+        elif path.is_file() and path.name != ".lock" and not name.startswith("quality"):
             found[name] = path.read_bytes()
     return found
