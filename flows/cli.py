@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli_look import add_look_commands
+from flows.cli_quality import quality_app
 from flows.cli_release import release_app
 from flows.cli_settings import (
     ConfigFile,
@@ -21,6 +22,7 @@ from flows.cli_settings import (
     Online,
     Prefer,
     Preset,
+    Quality,
     Queries,
     QuerySet,
     Rows,
@@ -38,7 +40,7 @@ from flows.cli_settings import (
 )
 from flows.cli_takedown import takedown
 from flows.environment import quiet_defaults
-from flows.terminal import plain_errors, say, show_facts
+from flows.terminal import plain_errors, say, show_facts, show_warnings
 
 app = typer.Typer(
     name="rise",
@@ -67,6 +69,7 @@ def run(
     store: Store = None,
     device: Device = None,
     scheduler: Scheduler = None,
+    quality: Quality = None,
     *,
     online: Online = False,
     verbose: Verbose = False,
@@ -76,6 +79,7 @@ def run(
     Give a settings file, or --rows and --queries; options override the file.
     """
     overrides = {
+        "quality.folder": quality,
         "rows.source": files(rows),
         "queries.source": files(queries),
         "indexing.model.name": model,
@@ -104,12 +108,14 @@ def ingest(
     model: Model = None,
     corpus: Corpus = None,
     store: Store = None,
+    quality: Quality = None,
     *,
     online: Online = False,
     verbose: Verbose = False,
 ) -> None:
     """Read training rows into a corpus; rows that fail the gate go to quarantine."""
     overrides = {
+        "quality.folder": quality,
         "rows.source": files(rows),
         "indexing.model.name": model,
         "indexing.model.online": online or None,
@@ -127,6 +133,7 @@ def ingest(
             store=settings.store,
             corpus=settings.corpus,
             model=settings.indexing.model,
+            quality=settings.quality,
         )
         show_facts(
             f"corpus {settings.corpus}: {report.summary}",
@@ -138,6 +145,7 @@ def ingest(
                 "rejected rows": report.rejected_path,
             },
         )
+        show_warnings(report.warnings)
 
 
 @app.command()
@@ -149,12 +157,14 @@ def index(
     index: Index = None,
     store: Store = None,
     device: Device = None,
+    quality: Quality = None,
     *,
     online: Online = False,
     verbose: Verbose = False,
 ) -> None:
     """Sketch the rows of a corpus into an index; rows that are there are kept."""
     overrides = {
+        "quality.folder": quality,
         "indexing.model.name": model,
         "indexing.model.online": online or None,
         "indexing.signature": preset,
@@ -176,6 +186,7 @@ def index(
             index=settings.index,
             config=settings.indexing,
             runtime=settings.runtime,
+            quality=settings.quality,
         )
         show_facts(
             f"index {settings.index}",
@@ -188,6 +199,7 @@ def index(
                 "path": report.path,
             },
         )
+        show_warnings(report.warnings)
 
 
 @app.command()
@@ -236,12 +248,14 @@ def score(
     store: Store = None,
     top_k: TopKOption = None,
     scheduler: Scheduler = None,
+    quality: Quality = None,
     *,
     full_matrix: Annotated[bool, typer.Option("--full-matrix", help="Keep every score.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Score every row of an index against a query set."""
     overrides = {
+        "quality.folder": quality,
         "query_set": query_set,
         "index": index,
         "store": store,
@@ -261,11 +275,13 @@ def score(
             query_set=settings.query_set,
             config=settings.scoring,
             runtime=settings.runtime,
+            quality=settings.quality,
         )
         show_facts(
             f"scores {report.ref.scores_id}",
             {"rows": report.n_rows, "queries": report.n_queries, "path": report.path},
         )
+        show_warnings(report.warnings)
 
 
 @app.command()
@@ -288,6 +304,7 @@ def demo(
 app.add_typer(release_app, name="release")
 add_look_commands(app)
 app.command("takedown")(takedown)
+app.add_typer(quality_app, name="quality")
 
 
 def main() -> None:
@@ -313,4 +330,5 @@ def show_pipeline(report: Any, store: str) -> None:
             "quality report": report.release.data_docs,
         },
     )
+    show_warnings(report.warnings)
     say(f"\nNext: rise ls --store {store}   ·   rise attribute --store {store} --help")

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from flows.cli_settings import (
     ConfigFile,
     Prefer,
+    Quality,
     Release,
     Select,
     Share,
@@ -21,7 +22,7 @@ from flows.cli_settings import (
     selection,
 )
 from flows.environment import quiet_defaults
-from flows.terminal import plain_errors, say, show_facts, show_table
+from flows.terminal import plain_errors, say, show_facts, show_table, show_warnings
 
 StoreOption = Annotated[str, typer.Option("--store", help="Folder of the store.")]
 NameArgument = Annotated[str, typer.Argument(help="Name of the release.")]
@@ -54,12 +55,14 @@ def publish(
     prefer: Prefer = None,
     release: Release = None,
     store: Store = None,
+    quality: Quality = None,
     *,
     verbose: Verbose = False,
 ) -> None:
     """Select rows by value and publish them as a validated release."""
     with plain_errors(verbose=verbose):
         overrides = {
+            "quality.folder": quality,
             "releasing.select": selection(select, tokens, share),
             "releasing.prefer": prefer,
             "release": release,
@@ -75,12 +78,14 @@ def publish(
             store=settings.store,
             release=settings.release,
             config=settings.releasing,
+            quality=settings.quality,
         )
         dropped = {f"dropped: {reason}": n for reason, n in sorted(report.n_dropped.items())}
         show_facts(
             f"release {report.ref.release_id} of {settings.release}",
             {"rows": report.n_rows, "tokens": report.n_tokens, **dropped, "path": report.path},
         )
+        show_warnings(report.warnings)
 
 
 @release_app.command("ls")

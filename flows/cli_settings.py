@@ -33,6 +33,9 @@ Scheduler = Annotated[
     str | None, typer.Option(help="For scoring: threads, local, or tcp://host:8786.")
 ]
 Online = Annotated[bool, typer.Option("--online", help="Allow downloads from a hub.")]
+Quality = Annotated[
+    str | None, typer.Option(help="Folder of quality suites; see `rise quality init`.")
+]
 Select = Annotated[int | None, typer.Option(help="Release this many rows of highest value.")]
 Tokens = Annotated[
     int | None, typer.Option("--tokens", help="Release the best rows within so many tokens.")

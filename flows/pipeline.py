@@ -18,6 +18,7 @@ from tasks.release import ReleaseReport
 from tasks.release_config import TopK
 from tasks.scoring import ScoreReport
 from tasks.signatures import IndexReport
+from tasks.suite_expectations import require_suites
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,17 @@ class PipelineReport:
     also: dict[str, ReleaseReport] = field(default_factory=dict)
     """The further releases of the same scores, by name."""
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the quality gates found odd, each with its gate."""
+        gates = {
+            "ingest": self.ingest.warnings,
+            "index": self.index.warnings,
+            "scores": self.score.warnings,
+            "release": self.release.warnings,
+        }
+        return tuple(f"{gate}: {text}" for gate, found in gates.items() for text in found)
+
 
 @flow(name="pipeline", flow_run_name="pipeline-{config.release}")
 def pipeline(config: PipelineConfig) -> PipelineReport:
@@ -43,22 +55,24 @@ def pipeline(config: PipelineConfig) -> PipelineReport:
     Args:
         config: Everything the path needs; only rows and queries have no default.
     """
-    store, runtime = config.store, config.runtime
-    ingested = ingest(config.rows, store, config.corpus, config.indexing.model)
+    store, runtime, quality = config.store, config.runtime, config.quality
+    require_suites(quality)
+    ingested = ingest(config.rows, store, config.corpus, config.indexing.model, quality)
     require_rows(CorpusRef(store, config.corpus), _wanted_rows(config))
-    indexed = index(store, config.corpus, config.index, config.indexing, runtime)
+    indexed = index(store, config.corpus, config.index, config.indexing, runtime, quality)
     queried = queries(config.queries, store, config.query_set, config.index, runtime)
     # its own version: another run may have made a later one of that name meanwhile
     version = queried.ref.version
     scoring = config.scoring
     if any(settings.needs_matrix for settings in config.releases.values()):
         scoring = scoring.model_copy(update={"full_matrix": True})
-    scored = score(store, config.index, config.query_set, scoring, runtime, version)
+    scored = score(store, config.index, config.query_set, scoring, runtime, version, quality)
     also = {
-        name: release(scored.ref.scores_id, store, name, settings)
+        name: release(scored.ref.scores_id, store, name, settings, quality)
         for name, settings in config.releases.items()
     }
     released = also.pop(config.release)
+    report = PipelineReport(ingested, indexed, queried, scored, released, also)
     leave_report(
         "pipeline",
         title=f"release {config.release}: {released.n_rows:,} of {indexed.n_rows:,} rows",
@@ -77,8 +91,9 @@ def pipeline(config: PipelineConfig) -> PipelineReport:
             "Data Docs": released.data_docs,
             **{f"release {name}": report.path for name, report in also.items()},
         },
+        warnings=report.warnings,
     )
-    return PipelineReport(ingested, indexed, queried, scored, released, also)
+    return report
 
 
 def _wanted_rows(config: PipelineConfig) -> dict[str, int]:

@@ -6,6 +6,7 @@ from flows.artifacts import leave_report, readable_bytes
 from flows.progress import FlowProgress
 from storage.refs import ScoresRef
 from tasks.prefect_tasks import publish_release
+from tasks.quality_config import SHIPPED, QualityConfig
 from tasks.release import ReleaseReport
 from tasks.release_config import ReleaseConfig
 from tasks.stage_config import Name
@@ -17,6 +18,7 @@ def release(
     store: str = "rise-store",
     release: Name = "main",
     config: ReleaseConfig = ReleaseConfig(),  # noqa: B008 - frozen
+    quality: QualityConfig = SHIPPED,
 ) -> ReleaseReport:
     """Select rows, write them as Parquet with their lineage, gate them, publish them atomically.
 
@@ -25,10 +27,11 @@ def release(
         store: Folder of the store.
         release: Name of the release; its ``latest`` pointer moves to the new one.
         config: Selection rule and layout.
+        quality: Where the suites of the quality gates are.
     """
     with FlowProgress("release") as progress:
         report: ReleaseReport = publish_release(
-            ScoresRef(store, scores_id), release, config, progress=progress
+            ScoresRef(store, scores_id), release, config, quality=quality, progress=progress
         )
     leave_report(
         "release",
@@ -41,5 +44,6 @@ def release(
             **{f"dropped: {reason}": n for reason, n in sorted(report.n_dropped.items())},
         },
         links={"release": report.path, "Data Docs": report.data_docs},
+        warnings=report.warnings,
     )
     return report

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from tasks.quality_config import QualityConfig
 from tasks.release_config import ReleaseConfig
 from tasks.signature_config import SignatureConfig, SignatureOrPreset
 from tasks.stage_config import Name, Names, StageConfig
@@ -256,6 +257,7 @@ class PipelineConfig(StageConfig):
     also: dict[Name, ReleaseConfig] = Field(
         {}, title="Further releases", description="Of the same scores: name to settings."
     )
+    quality: QualityConfig = Field(QualityConfig(), title="Quality gates")
     runtime: RuntimeConfig = Field(RuntimeConfig(), title="Runtime")
 
     @model_validator(mode="after")
