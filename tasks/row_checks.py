@@ -18,6 +18,7 @@ class RowCheck(Protocol):
     def faults(self, rows: Sequence[Row]) -> list[str | None]:
         """Return for each row what is wrong with it, None where nothing is.
 
-        Called once a row, and only for rows that the selection decides on: each one it is asked
-        about is either taken or dropped.
+        Called once a row, and only for rows that the selection looks at. Without diversity and
+        with quotas on one field at most, each of them is then taken or dropped; else some may be
+        neither: what is shown of a check's hits is to be limited to rows of those two tables.
         """
