@@ -1,0 +1,158 @@
+"""What the guards found: overlap with queries and evaluation sets, strings that look private."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from markupsafe import Markup
+
+from tasks.page.markup import Content, joined, tag
+from tasks.page.parts import Column, passage, table
+from tasks.page.plots import bar
+from tasks.page.shell import Section
+from tasks.page.text import count, listed, number, percent, shortened
+from tasks.report_data import ReportData
+from tasks.report_private import Masks
+
+SHOWN_LEAKS = 20
+SHOWN_PRIVATE = 20
+EXCERPT_CHARS = 220
+ID_CHARS = 36
+KINDS: Mapping[str, str] = {"email": "e-mail address", "phone": "phone number", "secret": "key"}
+
+
+def leakage_section(data: ReportData, masks: Masks) -> Section:
+    """Return what was found to overlap with queries and evaluation sets."""
+    if data.config.leakage.action == "off":
+        return Section("Leakage", "Nobody looked for leaks", _off("leakage"))
+    table_ = data.leakage
+    if table_.num_rows == 0:
+        sets = listed(["the queries", *map(repr, data.config.leakage.evaluation_sets)])
+        words = (
+            f"No row that was looked at shares {data.config.leakage.ngram} words in a row with "
+            f"{sets}."
+        )
+        return Section("Leakage", "No overlap with what is asked or tested", tag("p", words))
+    released = _released(data, table_)
+    n_kept = len(set(released.column("row_id").to_pylist()))
+    n_all = len(set(table_.column("row_id").to_pylist()))
+    heading = (
+        f"{count(n_kept, 'released row')} share text with queries or evaluation sets"
+        if n_kept
+        else f"{count(n_all, 'row')} shared text with queries or evaluation sets; none is released"
+    )
+    return Section("Leakage", heading, joined(_leaks_by_set(table_), _leaks(data, table_, masks)))
+
+
+def _leaks_by_set(found: pa.Table) -> Markup:
+    names, kinds_of = found.column("set").to_pylist(), found.column("kind").to_pylist()
+    counted = Counter(zip(names, kinds_of, strict=True))
+    most = max(counted.values())
+    kinds = {"exact": "the same text", "ngram": "words in a row"}
+    lines = [
+        [shortened(name, ID_CHARS), kinds.get(kind, kind), bar([(100 * n / most, "dropped")]), n]
+        for (name, kind), n in sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:12]
+    ]
+    columns = [Column("set"), Column("overlap"), Column("", "picture"), Column("hits", "number")]
+    return table(columns, lines, caption="Overlaps by set and kind")
+
+
+def _leaks(data: ReportData, found: pa.Table, masks: Masks) -> Markup:
+    kept = set(data.attributes.column("row_id").to_pylist())
+    order = pc.sort_indices(found, sort_keys=[("share", "descending"), ("row_id", "ascending")])
+    lines = [
+        [
+            shortened(hit["row_id"], ID_CHARS),
+            f"{shortened(hit['set'], ID_CHARS)}: {shortened(hit['other_id'], ID_CHARS)}",
+            percent(hit["share"]),
+            "released" if hit["row_id"] in kept else "removed",
+            passage(hit["excerpt"], EXCERPT_CHARS, hidden=masks.of(hit["excerpt"])),
+        ]
+        for hit in found.take(order[:SHOWN_LEAKS]).to_pylist()
+    ]
+    columns = [
+        Column("row"),
+        Column("overlaps with"),
+        Column("share of it", "number"),
+        Column("row is"),
+        Column("words that both have", "wide"),
+    ]
+    note = _shown(len(lines), found.num_rows)
+    return tag("div", table(columns, lines, caption="Closest overlaps"), note)
+
+
+def leak_texts(data: ReportData) -> list[str]:
+    """Return the excerpts that the page may show."""
+    found: list[str] = data.leakage.column("excerpt").to_pylist()
+    return found[:1000]
+
+
+def privacy_section(data: ReportData) -> Section:
+    """Return the strings that look private, by shape alone."""
+    if data.config.privacy.action == "off":
+        return Section("Privacy", "Nobody looked for private strings", _off("privacy"))
+    found = data.privacy
+    if found.num_rows == 0:
+        kinds = listed([f"{KINDS[kind]}s" for kind in data.config.privacy.kinds], last="or")
+        words = f"No row that was looked at holds what looks like {kinds}."
+        return Section(
+            "Privacy",
+            "Nothing that looks private",
+            tag("p", words.replace("keys", "keys or passwords")),
+        )
+    kept = set(data.attributes.column("row_id").to_pylist())
+    by_kind = Counter(found.column("kind").to_pylist())
+    rows = set(found.column("row_id").to_pylist())
+    n_kept = len(rows & kept)
+    what = listed(
+        [count(n, KINDS.get(kind, kind), _plural(kind)) for kind, n in sorted(by_kind.items())]
+    )
+    heading = (
+        f"{count(n_kept, 'released row')} may hold something private"
+        if n_kept
+        else f"{count(len(rows), 'row')} looked private; none is released"
+    )
+    lines: list[list[Content]] = [
+        [
+            shortened(hit["row_id"], ID_CHARS),
+            KINDS.get(hit["kind"], hit["kind"]),
+            tag("code", shortened(hit["shape"], 48)),
+            hit["start"],
+            "released" if hit["row_id"] in kept else "removed",
+        ]
+        for hit in found.slice(0, SHOWN_PRIVATE).to_pylist()
+    ]
+    columns = [
+        Column("row"),
+        Column("looks like"),
+        Column("shape"),
+        Column("at character", "number"),
+        Column("row is"),
+    ]
+    body = joined(
+        tag("p", f"Found: {what}. Only their shapes are shown; this page masks them everywhere."),
+        table(columns, lines, caption="Strings that look private"),
+        _shown(len(lines), found.num_rows),
+    )
+    return Section("Privacy", heading, body)
+
+
+def _plural(kind: str) -> str:
+    return "e-mail addresses" if kind == "email" else f"{KINDS.get(kind, kind)}s"
+
+
+def _released(data: ReportData, found: pa.Table) -> pa.Table:
+    kept = data.attributes.column("row_id").combine_chunks()
+    return found.filter(pc.is_in(found.column("row_id"), kept))
+
+
+def _shown(n_shown: int, n_all: int) -> Markup | None:
+    if n_shown == n_all:
+        return None
+    words = f"{number(n_shown)} of {count(n_all, 'hit')}; all are in the release's folder."
+    return tag("p", words, class_="note")
+
+
+def _off(guard: str) -> Markup:
+    return tag("p", "The settings switched this guard off: ", tag("code", f"{guard}.action: off"))
