@@ -64,18 +64,23 @@ class ReleaseWriter(StagedWriter):
         self._shards: dict[str, list[Path]] = {}
         self._counts: dict[Path, dict[str, int]] = {}
 
-    def add(self, table: pa.Table) -> Path:
+    def add(self, table: pa.Table, *, more: Mapping[str, int] | None = None) -> Path:
         """Add rows (RELEASE_SCHEMA) as one Parquet file; return it, as named until `commit`.
+
+        Args:
+            table: The rows, following those that were added before.
+            more: Counts that the manifest gives for this file beside its rows and tokens.
 
         Raises:
             ValueError: The table has other columns or types, or nulls where none may be.
         """
         what = f"release {self.ref.name}"
         table = tables.conform(table, RELEASE_SCHEMA, what=what)
-        path = self._next_shard("data", "parquet", _counts(table))
+        counts = {**_counts(table), **(more or {})}
+        path = self._next_shard("data", "parquet", counts)
         tables.write_table(path, table, without_statistics=TEXT_COLUMNS)
         if self._jsonl:
-            write_jsonl(self._next_shard("jsonl", "jsonl", _counts(table)), table)
+            write_jsonl(self._next_shard("jsonl", "jsonl", counts), table)
         return path
 
     def add_attributes(self, table: pa.Table, *, rows_per_shard: int) -> None:

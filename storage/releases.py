@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from storage import rows as tables
 from storage.catalog import open_store, published_folders, version_folders
-from storage.errors import NotFoundError
+from storage.errors import CorruptionError, NotFoundError
 from storage.files import read_json
 from storage.hits import LEAKAGE_SCHEMA, PRIVACY_SCHEMA
 from storage.layout import RELEASE_FILE, RELEASE_FORMAT, release_folder
@@ -143,6 +143,13 @@ class Release:
     def verify(self, *, deep: bool = True) -> list[str]:
         """Compare the files with the manifest; one text for each problem."""
         return file_problems(self.folder, self.manifest["files"], deep=deep)
+
+    def require_sound(self, *, deep: bool) -> None:
+        """Raise `CorruptionError` when `verify` finds anything."""
+        problems = self.verify(deep=deep)
+        if problems:
+            remedy = f"Restore {self.folder} from a copy, or delete it and release again."
+            raise CorruptionError(" ".join([*problems, remedy]))
 
     def _files_in(self, prefix: str) -> list[Path]:
         names = [entry["name"] for entry in self.manifest["files"]]

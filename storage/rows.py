@@ -172,18 +172,22 @@ def find_equal(path: Path, wanted: Mapping[str, object]) -> list[int]:
     return found
 
 
-def read_positions(path: Path, positions: Sequence[int]) -> pa.Table:
+def read_positions(
+    path: Path, positions: Sequence[int], *, columns: Sequence[str] | None = None
+) -> pa.Table:
     """Return the rows at ``positions`` (ascending), reading only the row groups they are in."""
+    names = None if columns is None else list(columns)
     parts, start = [], 0
     with opened(path) as file:
         for group in range(file.num_row_groups):
             stop = start + file.metadata.row_group(group).num_rows
             local = positions[bisect_left(positions, start) : bisect_left(positions, stop)]
             if local:
-                table = file.read_row_group(group)
+                table = file.read_row_group(group, columns=names)
                 parts.append(table.take([place - start for place in local]))
             start = stop
-        return pa.concat_tables(parts) if parts else file.schema_arrow.empty_table()
+        empty = file.schema_arrow.empty_table()
+        return pa.concat_tables(parts) if parts else empty.select(names or empty.schema.names)
 
 
 def _true_positions(mask: pa.ChunkedArray) -> list[int]:

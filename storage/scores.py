@@ -21,6 +21,7 @@ from storage.staged import StagedWriter
 
 VALUES_FILE = "values.parquet"
 TOP_ROWS_FILE = "top_rows.parquet"
+BOTTOM_ROWS_FILE = "bottom_rows.parquet"
 MATRIX = "matrix.zarr"
 SCORE_ARRAY = "scores"
 
@@ -42,6 +43,16 @@ TOP_ROWS_SCHEMA = pa.schema(
     ]
 )
 """The strongest rows of each query, rank from 1."""
+
+BOTTOM_ROWS_SCHEMA = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("row_id", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+    ]
+)
+"""The rows of lowest score of each query, its opponents, rank from 1 for the lowest."""
 
 LINEAGE_KEYS = ("index", "index_id", "query_set", "query_set_version", "batches", "n_rows")
 """Fields that the manifest must have, so that a row's way can be followed."""
@@ -113,6 +124,18 @@ class Scores:
         """Return TOP_ROWS_SCHEMA."""
         return tables.read_table(self.folder / TOP_ROWS_FILE)
 
+    def bottom_rows(self) -> pa.Table:
+        """Return BOTTOM_ROWS_SCHEMA.
+
+        Raises:
+            NotFoundError: The scores were made before opponents were kept.
+        """
+        if BOTTOM_ROWS_FILE not in {entry["name"] for entry in self.manifest["files"]}:
+            raise NotFoundError(
+                f"scores {self.ref.scores_id} were made before opponents were kept. Score again."
+            )
+        return tables.read_table(self.folder / BOTTOM_ROWS_FILE)
+
     def value_of(self, row_id: str) -> float | None:
         """Return one row's value, reading little; None when the row was not scored."""
         path = self.folder / VALUES_FILE
@@ -166,7 +189,12 @@ class ScoresWriter(StagedWriter):
         return StagedMatrix(str(self.staging.resolve()), **self._shape)
 
     def commit(
-        self, *, values: pa.Table, top_rows: pa.Table, manifest: Mapping[str, Any]
+        self,
+        *,
+        values: pa.Table,
+        top_rows: pa.Table,
+        manifest: Mapping[str, Any],
+        bottom_rows: pa.Table | None = None,
     ) -> ScoresRef:
         """Publish the scores; return the earlier ones if the id exists.
 
@@ -174,6 +202,7 @@ class ScoresWriter(StagedWriter):
             values: VALUES_SCHEMA.
             top_rows: TOP_ROWS_SCHEMA.
             manifest: What the caller wants to keep; must have LINEAGE_KEYS.
+            bottom_rows: BOTTOM_ROWS_SCHEMA, or None to keep none.
 
         Raises:
             ValueError: A column or a needed field of the manifest is missing.
@@ -187,7 +216,10 @@ class ScoresWriter(StagedWriter):
         for name, table, schema in (
             (VALUES_FILE, values, VALUES_SCHEMA),
             (TOP_ROWS_FILE, top_rows, TOP_ROWS_SCHEMA),
+            (BOTTOM_ROWS_FILE, bottom_rows, BOTTOM_ROWS_SCHEMA),
         ):
+            if table is None:
+                continue
             conformed = tables.conform(table, schema, what=f"{what}, {name}")
             tables.write_table(self.staging / name, conformed)
         files = sorted(path for path in self.staging.rglob("*") if path.is_file())

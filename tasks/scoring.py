@@ -30,7 +30,7 @@ from tasks.progress import NO_PROGRESS, Progress
 from tasks.scoring_graph import Search, predicted_bytes, search
 from tasks.selection import row_id_ranks
 
-SCORES_VERSION = 1
+SCORES_VERSION = 2
 """Part of every scores id; raised when the same inputs would give other scores."""
 
 
@@ -257,7 +257,7 @@ def _score_tables(
     progress: Progress,
     writer: ScoresWriter,
 ) -> dict[str, pa.Table]:
-    """Search the index; return the tables ``values`` and ``top_rows``, write the matrix."""
+    """Search the index; return values, top and bottom rows as tables, write the matrix."""
     panel = index_panel(index, query_set.signatures())
     matrix = None
     if config.full_matrix:
@@ -266,13 +266,17 @@ def _score_tables(
         )
     row_ids = _row_ids(index)
     ranks = row_id_ranks(row_ids)
-    plan = Search(_anywhere(index.ref), config.top_k, matrix)
+    plan = Search(_anywhere(index.ref), config.top_k, matrix, opponents=True)
     found = search(plan, panel, ranks, runtime, progress)
     values = {"row_id": row_ids, "value": found.values, "n_positions": found.n_positions}
     query_ids = query_set.queries().column("row_id").to_pylist()
+    highest, lowest = np.split(found.keys, 2)
+    bottom_rows = _top_rows(lowest, ranks, row_ids, query_ids)
+    negated = bottom_rows.column("score").to_numpy()
     return {
         "values": pa.table(values),
-        "top_rows": _top_rows(found.keys, ranks, row_ids, query_ids),
+        "top_rows": _top_rows(highest, ranks, row_ids, query_ids),
+        "bottom_rows": bottom_rows.set_column(3, "score", pa.array(-negated)),
     }
 
 
