@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.compute as pc
 from markupsafe import Markup
 
+from rise_ops.null_scores import NullScores
 from tasks.page.markup import joined, tag
 from tasks.page.parts import facts, figure
 from tasks.page.plots import Layer, Mark, histogram, legend
@@ -35,14 +36,14 @@ class Cut:
         best: The released value farthest from them.
         median: Of all candidates.
         outscored: Part of the candidates with a worse value than every released row, 0 to 1.
-        chance: Rows that the mirrored half of the values puts on the released side of the cut.
+        chance: Rows that would be expected beyond the cut if none answered the queries.
     """
 
     value: float
     best: float
     median: float
     outscored: float
-    chance: int
+    chance: float
 
 
 def find_cut(data: ReportData) -> Cut:
@@ -50,14 +51,13 @@ def find_cut(data: ReportData) -> Cut:
     groups, lowest = data.groups, data.config.prefer == "lowest"
     taken, able = groups.values[groups.selected], groups.values[groups.able]
     worst, best = (taken.max(), taken.min()) if lowest else (taken.min(), taken.max())
-    null = null_values(able, lowest=lowest)
-    beyond, behind = (null <= worst, able > worst) if lowest else (null >= worst, able < worst)
+    null, least = NullScores.of(_preferred(able, lowest)), _preferred(np.array([worst]), lowest)
     return Cut(
         value=float(worst),
         best=float(best),
         median=float(np.median(able)),
-        outscored=float(behind.mean()),
-        chance=int(beyond.sum()),
+        outscored=float((able > worst if lowest else able < worst).mean()),
+        chance=len(able) * float(null.chance(least)[0]),
     )
 
 
@@ -65,15 +65,19 @@ def null_values(values: np.ndarray, *, lowest: bool = False) -> np.ndarray:
     """Return what values would be if no row answered the queries: one half and its mirror image.
 
     The half away from the selected end has no proponents in it, so it shows how far values
-    scatter by chance.
+    scatter by chance; calibrated scores count by the same null.
 
     Args:
         values: Of all candidates, at least one.
         lowest: The selected end is the lower one.
     """
-    median = np.median(values)
-    half = values[values >= median] if lowest else values[values <= median]
-    return np.concatenate([half, 2 * median - half])
+    null = NullScores.of(_preferred(values, lowest))
+    half = null.sample[: (len(null.sample) + 1) // 2]
+    return _preferred(np.concatenate([half, 2 * null.median - half]), lowest)
+
+
+def _preferred(values: np.ndarray, lowest: bool) -> np.ndarray:  # noqa: FBT001 - a sign
+    return -values if lowest else values
 
 
 def cut_section(data: ReportData) -> Section:
@@ -150,8 +154,8 @@ def _picture(data: ReportData, cut: Cut, edges: np.ndarray, *, cap: float | None
 
 
 def _beyond_chance(data: ReportData, cut: Cut) -> str:
-    by_chance = f"chance would put {number(cut.chance)}" if cut.chance else "chance would put none"
-    return f"{count(data.n_released, 'row')} from beyond the cut, where {by_chance}"
+    expected = f"about {number(round(cut.chance))}" if cut.chance >= 0.5 else "none"
+    return f"{count(data.n_released, 'row')} from beyond the cut, where chance would put {expected}"
 
 
 def _beyond(groups: Groups, edges: np.ndarray) -> np.ndarray:

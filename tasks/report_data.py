@@ -15,11 +15,11 @@ from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ScoresRef
 from storage.releases import Release
 from storage.scores import Scores
+from storage.signatures import SignatureIndex
 from tasks.release_config import ReleaseConfig
 from tasks.report_cost import StageCost, recorded_costs
 from tasks.row_values import row_values
-
-PRIVACY_FILE = "privacy.parquet"
+from tasks.takedown import masked_rows
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,15 @@ class ReportData:
         found: dict[str, Any] = self.release.manifest["lineage"]
         return found
 
-    @property
-    def index(self) -> IndexRef:
-        """The index whose rows were selected from."""
-        return IndexRef(self.root, self.lineage["index"]["name"])
+    @cached_property
+    def index(self) -> SignatureIndex | None:
+        """The index whose rows were selected from; None when it is gone, or was replaced since."""
+        about = self.lineage["index"]
+        try:
+            found = SignatureIndex.open(IndexRef(self.root, about["name"]))
+        except NotFoundError:
+            return None
+        return found if found.index_id == about["id"] else None
 
     @cached_property
     def query_set(self) -> QuerySet:
@@ -89,13 +94,13 @@ class ReportData:
         batches = [batch["id"] for batch in self.lineage["batches"]]
         parts = corpus.iter_tables(batches=batches, columns=["n_tokens"])
         lengths = np.concatenate([part.column("n_tokens").to_numpy() for part in parts])
-        found: np.ndarray = lengths[self.values.column("n_positions").to_numpy() > 0]
+        found: np.ndarray = lengths[self.groups.able]
         return found
 
     @property
     def n_candidates(self) -> int:
         """Rows that could have been selected."""
-        return int(np.count_nonzero(self.values.column("n_positions").to_numpy() > 0))
+        return int(np.count_nonzero(self.groups.able))
 
     @property
     def n_released(self) -> int:
@@ -108,17 +113,25 @@ class ReportData:
         return [int(position) for position in found.to_pylist()]
 
     @cached_property
+    def withdrawn(self) -> frozenset[str]:
+        """Rows that were taken down until now: nothing of them is shown, released or not."""
+        batches = [batch["id"] for batch in self.lineage["batches"]]
+        places = masked_rows(CorpusRef(self.root, self.lineage["corpus"]), batches)
+        return frozenset(self.values.column("row_id").take(pa.array(places)).to_pylist())
+
+    @cached_property
     def groups(self) -> "Groups":
         """Candidates' values, told apart by what became of the row."""
         values = self.values
-        able = values.column("n_positions").to_numpy() > 0
         ids = values.column("row_id")
-        taken = pc.is_in(ids, self.attributes.column("row_id").combine_chunks())
-        passed = pc.is_in(ids, self.dropped.column("row_id").combine_chunks())
+        selected = _is_in(ids, self.attributes.column("row_id").combine_chunks())
+        dropped = _is_in(ids, self.dropped.column("row_id").combine_chunks()) & ~selected
+        withdrawn = _is_in(ids, pa.array(sorted(self.withdrawn), pa.string()))
+        has_value = values.column("n_positions").to_numpy() > 0
+        # rows that were taken down later were candidates then, and are counted where they were met
+        able = has_value & (~withdrawn | selected | dropped)
         numbers = values.column("value").to_numpy().astype(np.float64)
-        selected = taken.to_numpy(zero_copy_only=False) & able
-        dropped = passed.to_numpy(zero_copy_only=False) & able & ~selected
-        return Groups(numbers, able, selected, dropped)
+        return Groups(numbers, able, selected & able, dropped & able)
 
 
 @dataclass(frozen=True)
@@ -163,6 +176,11 @@ def read_report_data(release: Release) -> ReportData:
         statistics=_recorded(release.statistics),
         costs=recorded_costs(release.folder),
     )
+
+
+def _is_in(ids: pa.ChunkedArray, wanted: pa.Array) -> np.ndarray:
+    found: np.ndarray = pc.is_in(ids, wanted).to_numpy()
+    return found
 
 
 def _recorded(read: Any) -> Mapping[str, Any]:

@@ -11,7 +11,6 @@ from rise_ops.codes import RowCodes, decode
 from storage.corpus import Corpus, Row
 from storage.errors import StorageError
 from storage.refs import CorpusRef
-from storage.signatures import SignatureIndex
 from tasks.attribution import TokenContributions, token_contributions
 from tasks.codes import index_panel
 from tasks.config import RuntimeConfig
@@ -71,7 +70,7 @@ class Examples:
 
     Attributes:
         top: The first of the release.
-        last: The last of the release, best first.
+        last: The last of the release, from the cut upwards.
         next: Those that would have come next.
         rejected: Passed over, one reason after the other.
         no_highlights: Why there are no token highlights; None when there are, or none were wanted.
@@ -129,12 +128,17 @@ def read_examples(
 def _released(data: ReportData, n: int) -> tuple[list[_Choice], list[_Choice]]:
     n_top = min(n, data.n_released)
     n_last = min(n, data.n_released - n_top)
-    lines = [
-        *data.attributes.slice(0, n_top).to_pylist(),
-        *data.attributes.slice(data.n_released - n_last).to_pylist(),
-    ]
-    chosen = [_Choice(line["row_id"], rank=line["rank"], about=line) for line in lines]
-    return chosen[:n_top], chosen[n_top:]
+    top = data.attributes.slice(0, n_top).to_pylist()
+    last = data.attributes.slice(data.n_released - n_last).to_pylist()[::-1]
+    first, second = (
+        [
+            _Choice(line["row_id"], rank=line["rank"], about=line)
+            for line in lines
+            if line["row_id"] not in data.withdrawn
+        ]
+        for lines in (top, last)
+    )
+    return first, second
 
 
 def _next(data: ReportData, n: int) -> list[_Choice]:
@@ -153,7 +157,7 @@ def _rejected(data: ReportData, n: int) -> list[_Choice]:
     """Return passed-over rows, the best of each reason first; never one that was taken down."""
     by_reason: dict[str, list[_Choice]] = defaultdict(list)
     for line in data.dropped.select(["row_id", "reason", "detail"]).to_pylist():
-        if line["reason"] != "takedown" and len(by_reason[line["reason"]]) < n:
+        if line["row_id"] not in data.withdrawn and len(by_reason[line["reason"]]) < n:
             by_reason[line["reason"]].append(_Choice(**line))
     rounds = [part[turn] for turn in range(n) for part in by_reason.values() if turn < len(part)]
     return rounds[:n]
@@ -185,9 +189,12 @@ def _read(data: ReportData, chosen: Sequence[_Choice]) -> dict[str, Example]:
 def strongest_queries(data: ReportData, positions: Sequence[int]) -> dict[int, Answered]:
     """Return the query with the highest score for each row of the index, by the row's place.
 
-    Rows without predicted tokens answer nothing and are left out.
+    Rows without predicted tokens answer nothing and are left out; so are all rows when the index
+    is no longer there.
     """
-    index = SignatureIndex.open(data.index)
+    index = data.index
+    if index is None:
+        return {}
     queries = data.query_set.queries().select(["row_id", "text", "prompt_chars"]).to_pylist()
     vectors = index_panel(index, data.query_set.signatures()).vectors[:-1]
     found = {}
@@ -224,11 +231,13 @@ def _with_tokens(
 ) -> tuple[dict[str, Example], str | None]:
     """Return the examples with their tokens, or as they are and why there are none."""
     found = dict(examples)
+    if data.index is None:
+        return found, "the index that the rows were scored with is no longer there."
     try:
         for row_id, example in examples.items():
             if example.answered is not None:
                 tokens = token_contributions(
-                    data.index,
+                    data.index.ref,
                     row_id,
                     example.answered.prompt,
                     example.answered.completion,

@@ -14,6 +14,7 @@ from tasks.page.shell import Section
 from tasks.page.text import count, listed, number, percent, shortened
 from tasks.report_data import ReportData
 from tasks.report_private import Masks
+from tasks.report_words import quoted
 
 SHOWN_LEAKS = 20
 SHOWN_PRIVATE = 20
@@ -26,23 +27,32 @@ def leakage_section(data: ReportData, masks: Masks) -> Section:
     """Return what was found to overlap with queries and evaluation sets."""
     if data.config.leakage.action == "off":
         return Section("Leakage", "Nobody looked for leaks", _off("leakage"))
-    table_ = data.leakage
-    if table_.num_rows == 0:
-        sets = listed(["the queries", *map(repr, data.config.leakage.evaluation_sets)])
-        words = (
-            f"No row that was looked at shares {data.config.leakage.ngram} words in a row with "
-            f"{sets}."
-        )
-        return Section("Leakage", "No overlap with what is asked or tested", tag("p", words))
-    released = _released(data, table_)
-    n_kept = len(set(released.column("row_id").to_pylist()))
-    n_all = len(set(table_.column("row_id").to_pylist()))
+    found = data.leakage
+    compared = tag("p", _compared(data), class_="note")
+    if found.num_rows == 0:
+        heading = "No overlap with what is asked or tested"
+        return Section("Leakage", heading, joined(tag("p", "No row was found."), compared))
+    rows, kept = _rows(found), set(data.attributes.column("row_id").to_pylist())
+    n_kept, n_all = len(rows & kept), len(rows)
     heading = (
         f"{count(n_kept, 'released row')} share text with queries or evaluation sets"
         if n_kept
         else f"{count(n_all, 'row')} shared text with queries or evaluation sets; none is released"
     )
-    return Section("Leakage", heading, joined(_leaks_by_set(table_), _leaks(data, table_, masks)))
+    body = joined(_leaks_by_set(found), compared, _leaks(data, found, masks))
+    return Section("Leakage", heading, body)
+
+
+def _compared(data: ReportData) -> str:
+    """Return what the guard compared with, as far as the release says."""
+    about = data.release.manifest.get("guards", {}).get("leakage", {})
+    sets = [
+        f"{count(facts['texts'], 'text')} of {quoted(name)}"
+        for name, facts in about.items()
+        if isinstance(facts, Mapping) and "texts" in facts
+    ]
+    shared = f"shares {data.config.leakage.ngram} words in a row, or everything, with one of"
+    return f"Looked for: a row that {shared} {listed(sets) or 'the queries'}."
 
 
 def _leaks_by_set(found: pa.Table) -> Markup:
@@ -70,6 +80,7 @@ def _leaks(data: ReportData, found: pa.Table, masks: Masks) -> Markup:
             passage(hit["excerpt"], EXCERPT_CHARS, hidden=masks.of(hit["excerpt"])),
         ]
         for hit in found.take(order[:SHOWN_LEAKS]).to_pylist()
+        if hit["row_id"] not in data.withdrawn
     ]
     columns = [
         Column("row"),
@@ -103,7 +114,7 @@ def privacy_section(data: ReportData) -> Section:
         )
     kept = set(data.attributes.column("row_id").to_pylist())
     by_kind = Counter(found.column("kind").to_pylist())
-    rows = set(found.column("row_id").to_pylist())
+    rows = _rows(found)
     n_kept = len(rows & kept)
     what = listed(
         [count(n, KINDS.get(kind, kind), _plural(kind)) for kind, n in sorted(by_kind.items())]
@@ -142,9 +153,8 @@ def _plural(kind: str) -> str:
     return "e-mail addresses" if kind == "email" else f"{KINDS.get(kind, kind)}s"
 
 
-def _released(data: ReportData, found: pa.Table) -> pa.Table:
-    kept = data.attributes.column("row_id").combine_chunks()
-    return found.filter(pc.is_in(found.column("row_id"), kept))
+def _rows(found: pa.Table) -> set[str]:
+    return set(found.column("row_id").to_pylist())
 
 
 def _shown(n_shown: int, n_all: int) -> Markup | None:

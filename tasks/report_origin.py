@@ -8,7 +8,6 @@ from markupsafe import Markup
 
 from storage.corpus import Corpus
 from storage.refs import CorpusRef
-from storage.signatures import SignatureIndex
 from tasks.page.markup import Content, joined, tag
 from tasks.page.parts import Column, facts, passage, table
 from tasks.page.plots import bar
@@ -176,18 +175,22 @@ def _counted(amount: str, words: str) -> Markup:
 
 def _forward(data: ReportData, examples: Sequence[Example]) -> Markup:
     """Return the way of a few rows, from their line in a source to their place in the release."""
-    block_rows = SignatureIndex.open(data.index).block_rows
+    block_rows = data.lineage["index"]["identity"].get("block_rows")
     places = {line["row_id"]: line["lineage_id"] for line in data.attributes.to_pylist()}
     lines = []
     for example in examples:
         row = example.row
-        block, at = divmod(example.position, block_rows)
+        place = (
+            "row {1} of block {0}".format(*divmod(example.position, block_rows))
+            if block_rows
+            else f"row {example.position}"
+        )
         lines.append(
             [
                 f"{shortened(row.source, 48)}:{row.source_line}",
                 shortened(row.row_id, 32),
                 shortened(places.get(row.row_id, NOTHING), 32),
-                f"block {block}, row {at}",
+                place,
                 number(example.value),
                 f"rank {number(example.rank)}" if example.rank else "not released",
             ]
@@ -301,8 +304,9 @@ def stage_bytes(data: ReportData) -> dict[str, int]:
     """Return the bytes that each stage left on disk, from the manifests."""
     corpus = Corpus(CorpusRef(data.root, data.lineage["corpus"]))
     batches = [corpus.manifest(batch["id"]) for batch in data.lineage["batches"]]
-    index = SignatureIndex.open(data.index)
-    records = [index.block_record(block) or {} for block in range(index.n_blocks)]
+    index = data.index
+    n_blocks = 0 if index is None else index.n_blocks
+    records = [(index and index.block_record(block)) or {} for block in range(n_blocks)]
     keys = ("shard_bytes", "positions_bytes", "scales_bytes")
     return {
         "ingest": sum(_listed_bytes(batch) for batch in batches),

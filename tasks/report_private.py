@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from storage.corpus import Row
 from tasks.page.parts import Hidden
-from tasks.privacy import privacy_check
+from tasks.privacy import find_private, shape
 from tasks.release_config import PrivacyConfig
 
 
@@ -33,30 +32,16 @@ def find_masks(texts: Iterable[str], config: PrivacyConfig) -> Masks:
     """
     if config.action == "off":
         return Masks({})
-    distinct = list(dict.fromkeys(texts))
-    check = privacy_check(PrivacyConfig(action="report", kinds=config.kinds))
-    if check is None or not distinct:
-        return Masks({})
-    check.faults([_row(number, text) for number, text in enumerate(distinct)])
-    hidden: dict[str, list[Hidden]] = {}
-    for hit in sorted(check.hits().to_pylist(), key=lambda one: (one["start"], -one["n_chars"])):
-        found = hidden.setdefault(distinct[int(hit["row_id"])], [])
-        stop = hit["start"] + hit["n_chars"]
-        if not found or hit["start"] >= found[-1].stop:
-            found.append(Hidden(hit["start"], stop, hit["shape"]))
-        elif stop > found[-1].stop:  # two rules found strings that overlap: hide both
-            found[-1] = Hidden(found[-1].start, stop, found[-1].shown)
-    return Masks(hidden)
+    found = {text: _hidden(text, config) for text in dict.fromkeys(texts)}
+    return Masks({text: hidden for text, hidden in found.items() if hidden})
 
 
-def _row(number: int, text: str) -> Row:
-    return Row(
-        row_id=str(number),
-        text=text,
-        prompt_chars=0,
-        label=None,
-        source="report",
-        source_line=number + 1,
-        content_hash="",
-        n_tokens=0,
-    )
+def _hidden(text: str, config: PrivacyConfig) -> list[Hidden]:
+    hidden: list[Hidden] = []
+    for one in find_private(text, config.kinds, config.phone_regions):
+        if not hidden or one.start >= hidden[-1].stop:
+            words = text[one.start : one.stop]
+            hidden.append(Hidden(one.start, one.stop, shape(words, one.kind)))
+        elif one.stop > hidden[-1].stop:  # two rules found strings that overlap: hide both
+            hidden[-1] = Hidden(hidden[-1].start, one.stop, hidden[-1].shown)
+    return hidden

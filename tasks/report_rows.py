@@ -158,9 +158,11 @@ class Pair:
 
 def read_pairs(data: ReportData) -> tuple[Pair, ...]:
     """Return passed-over near duplicates beside what they repeat, in the order of places."""
-    released = set(data.attributes.column("row_id").to_pylist())
+    released = set(data.attributes.column("row_id").to_pylist()) - data.withdrawn
     found = []
     for line in data.dropped.to_pylist():
+        if line["row_id"] in data.withdrawn:
+            continue
         kept = _kept_id(line["detail"] or "", released)
         if line["reason"].startswith("duplicate") and kept is not None:
             found.append((line["row_id"], kept, line["reason"], line["detail"]))
