@@ -20,7 +20,12 @@ SHOWN_LEAKS = 20
 SHOWN_PRIVATE = 20
 EXCERPT_CHARS = 220
 ID_CHARS = 36
-KINDS: Mapping[str, str] = {"email": "e-mail address", "phone": "phone number", "secret": "key"}
+KINDS: Mapping[str, tuple[str, str]] = {
+    "email": ("e-mail address", "e-mail addresses"),
+    "phone": ("phone number", "phone numbers"),
+    "secret": ("key or password", "keys or passwords"),
+}
+"""What a private string looks like, one and many."""
 
 
 def leakage_section(data: ReportData, masks: Masks) -> Section:
@@ -105,29 +110,27 @@ def privacy_section(data: ReportData) -> Section:
         return Section("Privacy", "Nobody looked for private strings", _off("privacy"))
     found = data.privacy
     if found.num_rows == 0:
-        kinds = listed([f"{KINDS[kind]}s" for kind in data.config.privacy.kinds], last="or")
+        kinds = listed([_kind(kind, 2) for kind in data.config.privacy.kinds], last="or")
         words = f"No row that was looked at holds what looks like {kinds}."
-        return Section(
-            "Privacy",
-            "Nothing that looks private",
-            tag("p", words.replace("keys", "keys or passwords")),
-        )
-    kept = set(data.attributes.column("row_id").to_pylist())
-    by_kind = Counter(found.column("kind").to_pylist())
-    rows = _rows(found)
+        return Section("Privacy", "Nothing that looks private", tag("p", words))
+    rows, kept = _rows(found), set(data.attributes.column("row_id").to_pylist())
     n_kept = len(rows & kept)
-    what = listed(
-        [count(n, KINDS.get(kind, kind), _plural(kind)) for kind, n in sorted(by_kind.items())]
-    )
     heading = (
         f"{count(n_kept, 'released row')} may hold something private"
         if n_kept
         else f"{count(len(rows), 'row')} looked private; none is released"
     )
+    by_kind = sorted(Counter(found.column("kind").to_pylist()).items())
+    what = listed([f"{number(n)} {_kind(kind, n)}" for kind, n in by_kind])
+    words = f"Found: {what}. Only their shapes are shown, here and everywhere on this page."
+    return Section("Privacy", heading, joined(tag("p", words), _private(found, kept)))
+
+
+def _private(found: pa.Table, kept: set[str]) -> Markup:
     lines: list[list[Content]] = [
         [
             shortened(hit["row_id"], ID_CHARS),
-            KINDS.get(hit["kind"], hit["kind"]),
+            _kind(hit["kind"], 1),
             tag("code", shortened(hit["shape"], 48)),
             hit["start"],
             "released" if hit["row_id"] in kept else "removed",
@@ -141,16 +144,13 @@ def privacy_section(data: ReportData) -> Section:
         Column("at character", "number"),
         Column("row is"),
     ]
-    body = joined(
-        tag("p", f"Found: {what}. Only their shapes are shown; this page masks them everywhere."),
-        table(columns, lines, caption="Strings that look private"),
-        _shown(len(lines), found.num_rows),
-    )
-    return Section("Privacy", heading, body)
+    shown = table(columns, lines, caption="Strings that look private")
+    return tag("div", shown, _shown(len(lines), found.num_rows))
 
 
-def _plural(kind: str) -> str:
-    return "e-mail addresses" if kind == "email" else f"{KINDS.get(kind, kind)}s"
+def _kind(kind: str, n: int) -> str:
+    one, many = KINDS.get(kind, (kind, f"{kind}s"))
+    return one if n == 1 else many
 
 
 def _rows(found: pa.Table) -> set[str]:

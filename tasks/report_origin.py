@@ -93,14 +93,13 @@ def _stations(data: ReportData) -> list[tuple[str, list[Content]]]:
     lineage = data.lineage
     corpus = Corpus(CorpusRef(data.root, lineage["corpus"]))
     index, scores = lineage["index"], data.scores.manifest
-    model = lineage["model"]
     return [
         ("Sources", [_sources(data)]),
         (f"Corpus {quoted(lineage['corpus'])}", _batches(lineage["batches"], corpus)),
         (
             f"Index {quoted(index['name'])}",
             [
-                _ids(id=index["id"], model=_model_name(model)),
+                _ids(id=index["id"], model=_model_name(data)),
                 _counted(count(scores["n_rows"], "row"), "have a signature"),
             ],
         ),
@@ -128,8 +127,13 @@ def _stations(data: ReportData) -> list[tuple[str, list[Content]]]:
     ]
 
 
-def _model_name(model: Mapping[str, Any]) -> str:
-    return shortened(str(model.get("model", "unknown")), 24)
+def _model_name(data: ReportData) -> str:
+    """Return the model's name where the index remembers one, and its fingerprint."""
+    remembered = (data.index.remembered_model() if data.index else None) or {}
+    fingerprint = str(data.lineage["model"].get("model", ""))[:SHA_CHARS]
+    # a folder's path says where it lay on one machine
+    name = str(remembered.get("name", "")).rstrip("/").rpartition("/")[2]
+    return " ".join(part for part in (name, fingerprint) if part) or "unknown"
 
 
 def _sources(data: ReportData) -> Markup:

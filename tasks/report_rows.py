@@ -60,18 +60,28 @@ def _opening(cards: Sequence[Markup]) -> list[Markup]:
 def _reading_help(examples: Examples) -> Markup:
     if examples.no_highlights is not None:
         return tag("p", f"No token highlights: {examples.no_highlights}", class_="note")
-    swatches = [
-        tag("mark", f" {level} ", class_=f"{sign}{level}") for sign in "pn" for level in (2, 4, 6)
-    ]
+    more_and_more = ("a little", "more", "most")
+    swatches = {
+        sign: [
+            tag("mark", words, class_=f"{sign}{level}")
+            for words, level in zip(more_and_more, (2, 4, 6), strict=True)
+        ]
+        for sign in "pn"
+    }
     return tag(
         "p",
-        "Tinted tokens made the score: the stronger the tint, the more a token added ",
-        *swatches[:3],
+        "Tinted tokens made the score. They added ",
+        *_spaced(swatches["p"]),
         " or took away ",
-        *swatches[3:],
-        ". They add up to the score of the two: the row's tokens, and so do the query's.",
+        *_spaced(swatches["n"]),
+        ". The row's tokens add up to its score for the query beside it, and so do the query's.",
         class_="note tokens",
     )
+
+
+def _spaced(parts: Sequence[Markup]) -> list[Content]:
+    spaced: list[Content] = [content for part in parts for content in (part, ", ")]
+    return spaced[:-1]
 
 
 def _card(example: Example, masks: Masks) -> Markup:
