@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli_look import add_look_commands
+from flows.cli_takedown import takedown
 from flows.environment import quiet_defaults
 from flows.terminal import plain_errors, say, show_facts
 
@@ -320,6 +321,7 @@ def demo(
 
 
 add_look_commands(app)
+app.command("takedown")(takedown)
 
 
 def main() -> None:

@@ -216,7 +216,7 @@ def _hashes(
 ) -> UInt64[np.ndarray, " windows"]:
     """Return the hash of every window, those with negative numbers included."""
     numbers = words.astype(np.uint64)
-    n_windows = len(words) - n + 1
+    n_windows = max(len(words) - n + 1, 0)
     hashes = np.zeros(n_windows, np.uint64)
     for word in range(n):
         hashes *= multiplier

@@ -27,6 +27,8 @@ from storage.layout import (
     SCORES_FORMAT,
     STORE_FILE,
     STORE_FORMAT,
+    TOMBSTONE_FILE,
+    TOMBSTONE_FORMAT,
 )
 from storage.manifests import FORMAT_VERSION, created_at, read_manifest, require_format
 
@@ -36,7 +38,7 @@ class Artifact:
     """One line of the listing.
 
     Args:
-        kind: ``batch``, ``index``, ``query set``, ``scores`` or ``release``.
+        kind: ``batch``, ``tombstone``, ``index``, ``query set``, ``scores`` or ``release``.
         name: The name that people gave; the id where there is none.
         id: The artifact's id, from its content and settings.
         created: When it was written, ISO 8601 in UTC; None when nothing was committed yet.
@@ -127,6 +129,9 @@ def _corpora(folder: Path) -> Iterator[Artifact]:
     for corpus in published_folders(folder / "corpora"):
         for _, batch_id, batch in batch_folders(corpus / "batches"):
             yield _artifact("batch", corpus.name, batch_id, batch / BATCH_FILE, BATCH_FORMAT)
+        for _, record_id, record in batch_folders(corpus / "tombstones"):
+            path = record / TOMBSTONE_FILE
+            yield _artifact("tombstone", corpus.name, record_id, path, TOMBSTONE_FORMAT)
 
 
 def _indexes(folder: Path) -> Iterator[Artifact]:

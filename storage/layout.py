@@ -8,6 +8,7 @@ from storage.refs import BatchRef, CorpusRef, IndexRef, QuerySetRef, ReleaseRef,
 STORE_FILE, STORE_FORMAT = "rise-store.json", "rise-store"
 BATCH_FILE, BATCH_FORMAT = "batch.json", "rise-batch"
 REFUSED_FILE, REFUSED_FORMAT = "refused.json", "rise-refused-batch"
+TOMBSTONE_FILE, TOMBSTONE_FORMAT = "tombstone.json", "rise-tombstone"
 INDEX_FILE, INDEX_FORMAT = "index.json", "rise-index"
 ROWS_FILE, ROWS_FORMAT = "rows.json", "rise-rows"
 BLOCK_FORMAT = "rise-block"
@@ -50,6 +51,11 @@ def corpus_folder(ref: CorpusRef) -> Path:
 def batches_folder(ref: CorpusRef) -> Path:
     """Return ``corpora/<corpus>/batches``."""
     return corpus_folder(ref) / "batches"
+
+
+def tombstones_folder(ref: CorpusRef) -> Path:
+    """Return ``corpora/<corpus>/tombstones``."""
+    return corpus_folder(ref) / "tombstones"
 
 
 def refused_folder(ref: BatchRef) -> Path:

@@ -325,7 +325,7 @@ def _parts(numbers: NDArray[np.int32], ends: NDArray[np.int64]) -> Iterator[NDAr
 
 def _whole(words: NDArray[np.int32], text: str) -> bytes | str:
     """Return what texts of equal words have in common; without words, the bare characters."""
-    return words.tobytes() or " ".join(folded(text).split())
+    return words.tobytes() or "".join(folded(text).split())
 
 
 def _fault(found: Sequence[Mapping[str, Any]], n: int) -> str:

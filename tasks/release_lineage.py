@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from storage.corpus import Corpus
 from storage.errors import MismatchError
-from storage.files import short_id
+from storage.files import digest, short_id
 from storage.manifests import FORMAT_VERSION
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ReleaseRef
@@ -52,7 +52,7 @@ def release_id(scores: Scores, config: ReleaseConfig, *, target: TargetTokenizer
             "version": RELEASE_VERSION,
             "scores_id": scores.ref.scores_id,
             "config": config.identity,
-            **({} if proof is None else {"taken_down": proof["digest"]}),
+            **({} if proof is None else {"taken_down": digest(proof)}),
             "evaluation_sets": leakage_identity(config.leakage),
             "target_tokenizer": None if target is None else target.sha256,
         }

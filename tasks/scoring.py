@@ -29,6 +29,7 @@ from tasks.config import RuntimeConfig, ScoreConfig
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.scoring_graph import Search, predicted_bytes, search
 from tasks.selection import row_id_ranks
+from tasks.takedown import LivingRows, living_rows
 
 SCORES_VERSION = 2
 """Part of every scores id; raised when the same inputs would give other scores."""
@@ -110,13 +111,15 @@ def score(
     opened = SignatureIndex.open(index)
     query_set = QuerySet.open(queries)
     _check_same_space(opened, query_set)
-    n_empty = _check_top_k(opened, config.top_k)
-    identity = _identity(opened, queries, config)
+    living = living_rows(_corpus_ref(opened), opened.batches)
+    n_empty = _check_top_k(opened, config.top_k, living.mask)
+    identity = _identity(opened, queries, config, living)
     ref = ScoresRef(index.root, short_id(identity))
     already = Scores.exists(index.root, ref.scores_id)
     if not already:
         with ScoresWriter(ref) as writer:
-            tables = _score_tables(opened, query_set, config, runtime, progress, writer)
+            target = _Target(opened, living.mask)
+            tables = _score_tables(target, query_set, config, runtime, progress, writer)
             manifest = _manifest(opened, queries, identity, n_empty=n_empty)
             writer.commit(**tables, manifest=manifest)
     n_queries = int(query_set.manifest["n_queries"])
@@ -157,10 +160,11 @@ def attribute(
     """
     opened = SignatureIndex.open(index)
     panel = index_panel(opened, signatures)
-    _check_top_k(opened, top_k)
+    living = living_rows(_corpus_ref(opened), opened.batches).mask
+    _check_top_k(opened, top_k, living)
     row_ids = _row_ids(opened)
     ranks = row_id_ranks(row_ids)
-    found = search(Search(_anywhere(index), top_k), panel, ranks, runtime, progress)
+    found = search(Search(_anywhere(index), top_k), panel, ranks, runtime, progress, living)
     names = [str(number) for number in range(panel.n_queries)]
     return _hits(opened, _top_rows(found.keys, ranks, row_ids, names), names)
 
@@ -179,14 +183,17 @@ def _check_same_space(index: SignatureIndex, query_set: QuerySet) -> None:
         )
 
 
-def _check_top_k(index: SignatureIndex, top_k: int) -> int:
+def _check_top_k(index: SignatureIndex, top_k: int, living: NDArray[np.bool_] | None) -> int:
     """Return the number of empty rows, if ``top_k`` of the others can be found."""
-    n_empty = int(np.count_nonzero(index.n_positions() == 0))
-    n_eligible = index.n_rows - n_empty
+    empty = index.n_positions() == 0
+    n_dead = 0 if living is None else int(np.count_nonzero(~living & ~empty))
+    n_empty = int(np.count_nonzero(empty))
+    n_eligible = index.n_rows - n_empty - n_dead
     if not 1 <= top_k <= n_eligible:
+        gone = f", {n_dead} of them taken down" if n_dead else ""
         raise ValueError(
             f"top_k is {top_k} but index {index.ref.index!r} has {n_eligible} rows with "
-            f"positions ({index.n_rows} in all); choose top_k between 1 and {n_eligible}."
+            f"positions ({index.n_rows} in all{gone}); choose top_k between 1 and {n_eligible}."
         )
     return n_empty
 
@@ -202,7 +209,11 @@ def _row_ids(index: SignatureIndex) -> pa.ChunkedArray:
 
 
 def _corpus(index: SignatureIndex) -> Corpus:
-    return Corpus(CorpusRef(index.ref.root, index.identity["corpus"]))
+    return Corpus(_corpus_ref(index))
+
+
+def _corpus_ref(index: SignatureIndex) -> CorpusRef:
+    return CorpusRef(index.ref.root, index.identity["corpus"])
 
 
 def _anywhere(index: IndexRef) -> IndexRef:
@@ -213,7 +224,9 @@ def _anywhere(index: IndexRef) -> IndexRef:
 # ---------------------------------------------------------------------------------- identity
 
 
-def _identity(index: SignatureIndex, queries: QuerySetRef, config: ScoreConfig) -> dict[str, Any]:
+def _identity(
+    index: SignatureIndex, queries: QuerySetRef, config: ScoreConfig, living: LivingRows
+) -> dict[str, Any]:
     return {
         "version": SCORES_VERSION,
         # by name as well: equal settings give equal ids, but lineage must lead to the one asked for
@@ -223,6 +236,7 @@ def _identity(index: SignatureIndex, queries: QuerySetRef, config: ScoreConfig) 
         "query_set": queries.name,
         "query_set_version": queries.version,
         "config": config.model_dump(mode="json"),
+        **({} if living.digest is None else {"tombstones": living.digest}),
     }
 
 
@@ -249,8 +263,16 @@ def _manifest(
 # ------------------------------------------------------------------------------------ tables
 
 
+@dataclass(frozen=True)
+class _Target:
+    """An index and which of its rows may be among the best; None: all that have positions."""
+
+    index: SignatureIndex
+    living: NDArray[np.bool_] | None
+
+
 def _score_tables(
-    index: SignatureIndex,
+    target: _Target,
     query_set: QuerySet,
     config: ScoreConfig,
     runtime: RuntimeConfig,
@@ -258,6 +280,7 @@ def _score_tables(
     writer: ScoresWriter,
 ) -> dict[str, pa.Table]:
     """Search the index; return values, top and bottom rows as tables, write the matrix."""
+    index = target.index
     panel = index_panel(index, query_set.signatures())
     matrix = None
     if config.full_matrix:
@@ -267,7 +290,7 @@ def _score_tables(
     row_ids = _row_ids(index)
     ranks = row_id_ranks(row_ids)
     plan = Search(_anywhere(index.ref), config.top_k, matrix, opponents=True)
-    found = search(plan, panel, ranks, runtime, progress)
+    found = search(plan, panel, ranks, runtime, progress, target.living)
     values = {"row_id": row_ids, "value": found.values, "n_positions": found.n_positions}
     query_ids = query_set.queries().column("row_id").to_pylist()
     highest, lowest = np.split(found.keys, 2)
