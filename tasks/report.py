@@ -7,7 +7,6 @@ model, unless token highlights are wanted.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from storage.files import write_bytes
 from storage.refs import ReleaseRef
@@ -23,15 +22,10 @@ from tasks.report_examples import Examples, read_examples
 from tasks.report_funnel import funnel_section, reasons
 from tasks.report_guards import leak_texts, leakage_section, privacy_section
 from tasks.report_mix import counts, mix_section
-from tasks.report_origin import (
-    asked_section,
-    cost_section,
-    lineage_section,
-    load_section,
-    shown_queries,
-)
+from tasks.report_origin import asked_section, lineage_section, shown_queries
 from tasks.report_private import Masks, find_masks
 from tasks.report_rows import Pair, duplicates_section, examples_section, read_pairs
+from tasks.report_use import cost_section, load_section
 from tasks.report_words import concentration, headline, standfirst
 
 FORWARD_ROWS = 5
@@ -91,11 +85,6 @@ def write_report(
     path = release.folder / REPORT_FILE
     write_bytes(path, data)
     return ReportPage(str(path), made[0], len(data), made[1])
-
-
-def report_path(ref: ReleaseRef) -> Path:
-    """Return where the page of a release is, whether or not it was drawn yet."""
-    return open_release(ref).folder / REPORT_FILE
 
 
 def _drawn(

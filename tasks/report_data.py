@@ -13,7 +13,8 @@ from storage.corpus import Corpus
 from storage.errors import NotFoundError
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ScoresRef
-from storage.releases import Release
+from storage.releases import ATTRIBUTES_SCHEMA, RELEASE_SCHEMA, Release
+from storage.rows import read_table
 from storage.scores import Scores
 from storage.signatures import SignatureIndex
 from tasks.release_config import ReleaseConfig
@@ -168,7 +169,7 @@ def read_report_data(release: Release) -> ReportData:
     return ReportData(
         release=release,
         config=config,
-        attributes=release.attributes().sort_by("rank"),
+        attributes=_attributes(release).sort_by("rank"),
         dropped=release.dropped().sort_by("place"),
         leakage=release.leakage(),
         privacy=release.privacy(),
@@ -176,6 +177,21 @@ def read_report_data(release: Release) -> ReportData:
         statistics=_recorded(release.statistics),
         costs=recorded_costs(release.folder),
     )
+
+
+def _attributes(release: Release) -> pa.Table:
+    found = release.attributes()
+    if found.num_rows == release.manifest["n_rows"]:
+        return found
+    # releases of before there were attributes have most of them beside the texts
+    names = [name for name in ATTRIBUTES_SCHEMA.names if name in RELEASE_SCHEMA.names]
+    rows = pa.concat_tables([read_table(path, columns=names) for path in release.data_files])
+    empty = [pa.nulls(rows.num_rows, field.type) for field in ATTRIBUTES_SCHEMA]
+    columns = {
+        field.name: rows.column(field.name) if field.name in names else nulls
+        for field, nulls in zip(ATTRIBUTES_SCHEMA, empty, strict=True)
+    }
+    return pa.table(columns)
 
 
 def _is_in(ids: pa.ChunkedArray, wanted: pa.Array) -> np.ndarray:

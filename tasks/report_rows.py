@@ -1,6 +1,5 @@
 """The report's rows: examples at the top, at the cut and passed over; duplicates side by side."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -184,10 +183,10 @@ def read_pairs(data: ReportData) -> tuple[Pair, ...]:
 
 
 def _kept_id(detail: str, released: set[str]) -> str | None:
-    """Return the released row that a detail names."""
-    words = re.findall(r"\S+", detail)
-    named = [word.strip("'\"“”,.;()") for word in words]
-    return next((word for word in named if word in released), None)
+    """Return the released row that a detail names: ``of <row id>, <how alike>``."""
+    parts = detail.removeprefix("of ").split(", ")
+    named = (", ".join(parts[:n]) for n in range(1, len(parts) + 1))
+    return next((row_id for row_id in named if row_id in released), None)
 
 
 def duplicates_section(data: ReportData, pairs: Sequence[Pair], masks: Masks) -> Section | None:

@@ -46,7 +46,7 @@ def quoted(name: str) -> str:
 
 
 def reason_name(reason: str) -> str:
-    """Return the short name of a reason."""
+    """Return the short name of a reason, or of the constraint that it comes from."""
     return REASONS.get(reason, (reason.replace("_", " "), ""))[0]
 
 
