@@ -327,6 +327,7 @@ def show_pipeline(report: Any, store: str) -> None:
             "rows released": report.release.n_rows,
             **{f"rows released as {name}": one.n_rows for name, one in report.also.items()},
             "release": report.release.path,
+            "report": report.release.page,
             "quality report": report.release.data_docs,
         },
     )

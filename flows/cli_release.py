@@ -1,4 +1,4 @@
-"""The ``rise release`` commands: publish, list, roll back, export."""
+"""The ``rise release`` commands: publish, list, roll back, export, draw the report again."""
 
 import json
 from pathlib import Path
@@ -27,6 +27,10 @@ from flows.terminal import plain_errors, say, show_facts, show_table, show_warni
 StoreOption = Annotated[str, typer.Option("--store", help="Folder of the store.")]
 NameArgument = Annotated[str, typer.Argument(help="Name of the release.")]
 
+ReleaseId = Annotated[
+    str | None, typer.Option("--id", help="Id of the release; without: the latest.")
+]
+
 
 class PublishByDefault(TyperGroup):
     """Reads ``rise release SCORES_ID`` as ``rise release publish SCORES_ID``."""
@@ -41,7 +45,7 @@ class PublishByDefault(TyperGroup):
 release_app = typer.Typer(
     cls=PublishByDefault,
     no_args_is_help=True,
-    help="Publish releases, list them, go back to an earlier one, export them.",
+    help="Publish releases, list them, go back to an earlier one, export them, draw their report.",
 )
 
 
@@ -79,11 +83,18 @@ def publish(
             release=settings.release,
             config=settings.releasing,
             quality=settings.quality,
+            runtime=settings.runtime,
         )
         dropped = {f"dropped: {reason}": n for reason, n in sorted(report.n_dropped.items())}
         show_facts(
             f"release {report.ref.release_id} of {settings.release}",
-            {"rows": report.n_rows, "tokens": report.n_tokens, **dropped, "path": report.path},
+            {
+                "rows": report.n_rows,
+                "tokens": report.n_tokens,
+                **dropped,
+                "path": report.path,
+                "report": report.page,
+            },
         )
         show_warnings(report.warnings)
 
@@ -139,9 +150,7 @@ def export(
     form: Annotated[
         str, typer.Option("--format", help="hf: for load_from_disk; viewer: for the TDA viewer.")
     ] = "hf",
-    release_id: Annotated[
-        str | None, typer.Option("--id", help="Id of the release; without: the latest.")
-    ] = None,
+    release_id: ReleaseId = None,
     store: StoreOption = "rise-store",
 ) -> None:
     """Copy a release into a Hugging Face dataset folder, or its queries into viewer lines."""
@@ -154,6 +163,31 @@ def export(
             raise ValueError(f"--format is one of {', '.join(EXPORTS)}, got {form!r}.")
         written = EXPORTS[form](find_release(store, name, release_id), folder)
         say(f"{name}: {written}")
+
+
+@release_app.command()
+def report(
+    name: NameArgument,
+    release_id: ReleaseId = None,
+    examples: Annotated[int, typer.Option(min=0, help="Rows shown in each part.")] = 5,
+    store: StoreOption = "rise-store",
+    *,
+    highlights: Annotated[
+        bool, typer.Option("--highlights", help="Run the model, to show which tokens counted.")
+    ] = False,
+) -> None:
+    """Draw the HTML page of a release again."""
+    with plain_errors():
+        quiet_defaults()
+        from tasks.release_config import ReportConfig
+        from tasks.release_history import find_release
+        from tasks.report import write_report
+
+        page = write_report(
+            find_release(store, name, release_id),
+            ReportConfig(examples=examples, highlights=highlights),
+        )
+        say(page.path if page.no_highlights is None else f"{page.path} ({page.no_highlights})")
 
 
 def _cell(value: Any) -> Any:

@@ -16,6 +16,7 @@ from tasks.corpus import IngestReport, require_rows
 from tasks.queries import QuerySetReport
 from tasks.release import ReleaseReport
 from tasks.release_config import TopK
+from tasks.report_cost import costs_of
 from tasks.scoring import ScoreReport
 from tasks.signatures import IndexReport
 from tasks.suite_expectations import require_suites
@@ -41,6 +42,7 @@ class PipelineReport:
             "index": self.index.warnings,
             "scores": self.score.warnings,
             "release": self.release.warnings,
+            **{f"release {name}": report.warnings for name, report in self.also.items()},
         }
         return tuple(f"{gate}: {text}" for gate, found in gates.items() for text in found)
 
@@ -67,8 +69,9 @@ def pipeline(config: PipelineConfig) -> PipelineReport:
     if any(settings.needs_matrix for settings in config.releases.values()):
         scoring = scoring.model_copy(update={"full_matrix": True})
     scored = score(store, config.index, config.query_set, scoring, runtime, version, quality)
+    costs = costs_of(ingest=ingested, index=indexed, queries=queried, score=scored)
     also = {
-        name: release(scored.ref.scores_id, store, name, settings, quality)
+        name: release(scored.ref.scores_id, store, name, settings, quality, runtime, costs)
         for name, settings in config.releases.items()
     }
     released = also.pop(config.release)
@@ -88,6 +91,7 @@ def pipeline(config: PipelineConfig) -> PipelineReport:
         },
         links={
             "release": released.path,
+            "report": released.page,
             "Data Docs": released.data_docs,
             **{f"release {name}": report.path for name, report in also.items()},
         },

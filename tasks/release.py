@@ -20,7 +20,7 @@ from storage.queries import QuerySet
 from storage.refs import ReleaseRef, ScoresRef
 from storage.release_pointer import mark_latest
 from storage.release_writer import ReleaseWriter
-from storage.releases import ENVIRONMENT_FILE, open_release, release_exists
+from storage.releases import ENVIRONMENT_FILE, REPORT_FILE, open_release, release_exists
 from storage.scores import Scores
 from tasks.dataset_card import dataset_card
 from tasks.leakage import leakage_check
@@ -67,6 +67,7 @@ class ReleaseReport:
         n_bytes: Size of the Parquet files.
         n_dropped: Rows that something kept out, by reason.
         data_docs: First page of the quality report.
+        page: The HTML report, once `tasks.report.write_report` has drawn it.
         seconds: Wall time of this call.
         already: It was published before; only ``latest`` was pointed to it.
         warnings: What the quality gate found odd, but refused nothing for.
@@ -79,6 +80,7 @@ class ReleaseReport:
     n_bytes: int
     n_dropped: Mapping[str, int]
     data_docs: str
+    page: str
     seconds: float
     already: bool
     warnings: tuple[str, ...] = ()
@@ -129,6 +131,7 @@ def release(
         n_bytes=published.manifest["bytes"],
         n_dropped=published.manifest["n_dropped"],
         data_docs=str(published.folder / QUALITY_FOLDER / "index.html"),
+        page=str(published.folder / REPORT_FILE),
         seconds=time.monotonic() - started,
         already=already,
         warnings=recorded_warnings(published.folder / QUALITY_FOLDER),
