@@ -29,8 +29,8 @@ class Need:
     codes: Int64[np.ndarray, "choices fields"]
     upper: Int64[np.ndarray, " choices"]
     cost: Float64[np.ndarray, " choices"]
-    least: Sequence[Int64[np.ndarray, " quotas"]]
-    most: Sequence[Int64[np.ndarray, " quotas"]]
+    least: Sequence[Int64[np.ndarray, " _"]]
+    most: Sequence[Int64[np.ndarray, " _"]]
     rows: int
     exact: bool = False
 
@@ -68,9 +68,7 @@ def shortfall(need: Need) -> tuple[int, int, int] | None:
     return -field, int(np.argmax(lacking[-field])), rows
 
 
-def _split(
-    slack: Int64[np.ndarray, " all_quotas"], need: Need
-) -> list[Int64[np.ndarray, " quotas"]]:
+def _split(slack: Int64[np.ndarray, " all_quotas"], need: Need) -> list[Int64[np.ndarray, " _"]]:
     return np.split(slack, np.cumsum([len(least) for least in need.least])[:-1])
 
 
@@ -84,6 +82,7 @@ def _solve(need: Need, *, elastic: bool) -> Int64[np.ndarray, " variables"] | No
         [_membership(need.codes[:, field], len(least)) for field, least in enumerate(need.least)]
     )
     least, most = np.concatenate(list(need.least)), np.concatenate(list(need.most))
+    most = np.minimum(most, need.upper.sum())  # nothing more than all, for a solver in floats
     n_slack = len(least) if elastic else 0
     slack = sparse.identity(len(least)) if elastic else sparse.csr_matrix((len(least), 0))
     none = sparse.csr_matrix((len(least), n_slack))

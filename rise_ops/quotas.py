@@ -26,7 +26,7 @@ NO_LIMIT = 2**62
 ROWS, TOKENS = -1, -2
 """In place of a quota: it is the rows, or the tokens, of the whole that do not suffice."""
 
-_Quotas = Sequence[Int64[np.ndarray, " quotas"]]
+_Quotas = Sequence[Int64[np.ndarray, " _"]]
 """A number for each quota, one array a field."""
 
 

@@ -6,11 +6,13 @@ Judges see rows in two steps: `Judges.read` gets a block of rows ready, ahead of
 `Judges.look` gets rows that the walk decides on for certain.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
+from rise_ops.diversity import Ranker
 from rise_ops.quotas import Room
 
 UNDECIDED, TAKEN, QUOTA, BUDGET, JUDGES = 0, 1, 2, 3, 4
@@ -23,7 +25,7 @@ PATIENCE = 1_000
 """After so many rows in a row that do not fit the budget the walk ends: what is left of the budget
 would otherwise be filled with the shortest rows from the very end of the order."""
 
-CHUNK_ROWS = 16_384
+CHUNK_ROWS = 2_048
 """Rows decided on between two looks at what is left."""
 
 READ_AHEAD = 1.25
@@ -90,7 +92,6 @@ class Walk:
 
     Attributes:
         outcome: What became of them so far.
-        denied: Rows dropped because their places are kept for others.
     """
 
     def __init__(self, room: Room, judges: Judges, *, block_tokens: int) -> None:
@@ -103,7 +104,7 @@ class Walk:
         """
         self.room, self.judges, self.block_tokens = room, judges, block_tokens
         self.outcome = Outcome.of(len(room.undecided))
-        self.denied = 0
+        self._denied, self._denied_tokens = 0, 0
         self._passed: list[int] = []
 
     def run(self) -> Outcome:
@@ -112,14 +113,36 @@ class Walk:
         Raises:
             Infeasible: A least amount cannot hold any more.
         """
-        self._go(np.arange(len(self.room.undecided)))
-        # nothing was taken after them, so they lie below the cut like all that follow
-        self.outcome.reasons[self._passed] = UNDECIDED
-        while self.room.keeps_rows:
-            self._go(self.room.rows_like_kept(), to_the_end=True)
+        return self._run(lambda: self._go(np.flatnonzero(self.room.undecided)))
+
+    def run_ranked(self, ranker: Ranker, n_candidates: int) -> Outcome:
+        """Take the best candidates in the order that the ranker gives; then as `run` does.
+
+        Args:
+            ranker: Of the first ``n_candidates`` rows.
+            n_candidates: All of them are read.
+
+        Raises:
+            Infeasible: A least amount cannot hold any more.
+        """
+        candidates = np.arange(n_candidates)
+        self.judges.read(candidates)
+        self.judges.look(candidates)
+        return self._run(lambda: self._go_ranked(ranker))
+
+    def _run(self, go: Callable[[], None]) -> Outcome:
+        """Take rows, then those that least amounts lack, until nothing changes."""
+        n_taken = -1
+        while not self.room.is_full and len(self.outcome.taken) > n_taken:
+            n_taken = len(self.outcome.taken)
+            go()
+            # nothing was taken after them, so they lie below the cut like all that follow
+            self.outcome.reasons[self._passed] = UNDECIDED
+            while self.room.keeps_rows:
+                self._go(self.room.rows_like_kept(), to_the_end=True)
         return self.outcome
 
-    def decide(self, place: int) -> bool:
+    def _decide(self, place: int) -> bool:
         """Take or drop a row that was looked at; return whether it was taken."""
         full = self.room.full_quota(place)
         if full is not None:
@@ -133,7 +156,8 @@ class Walk:
                 self.outcome.details[place] = fault.detail
             return self._drop(place, fault.reason, fault.other)
         if not self.room.admits(place):
-            self.denied += 1
+            self._denied += 1
+            self._denied_tokens += int(self.room.bounds.tokens[place])
             return self._drop(place, QUOTA)
         self._passed.clear()
         self.room.take(place)
@@ -151,11 +175,17 @@ class Walk:
             block = places[at:stop]
             self.judges.read(block[self.room.full_fields(block) < 0])
             while at < stop and not self._ends(to_the_end=to_the_end):
-                chunk = places[
-                    at : at + self._chunk_length(places[at : min(stop, at + CHUNK_ROWS)])
-                ]
+                next_rows = places[at : min(stop, at + CHUNK_ROWS)]
+                chunk = next_rows[: self._chunk_length(next_rows)]
                 self._decide_all(chunk)
                 at += len(chunk)
+
+    def _go_ranked(self, ranker: Ranker) -> None:
+        while not self._ends(to_the_end=False) and (place := ranker.best()) is not None:
+            if self.room.undecided[place] and self._decide(place):
+                ranker.take(place)
+            else:
+                ranker.drop(place)
 
     def _decide_all(self, chunk: Int64[np.ndarray, " some"]) -> None:
         full = self.room.full_fields(chunk)
@@ -167,18 +197,19 @@ class Walk:
         fitting = open_rows[self.room.bounds.tokens[open_rows] <= self.room.tokens_left]
         self.judges.look(fitting)
         for place in open_rows.tolist():
-            self.decide(place)
+            self._decide(place)
 
     def _ends(self, *, to_the_end: bool) -> bool:
         if self.room.is_full:
             return True
         if to_the_end:
             return not self.room.keeps_rows
+        # the denied rows would fill what is left: those from here on would not be taken anyway
         if self.room.bounds.max_tokens is not None:
-            return len(self._passed) + self.denied >= PATIENCE
-        # as many were denied as are kept: the rows from here on would not be taken in any case
-        kept_back = not self.room.bounds.exact and self.room.all_kept
-        return kept_back and self.denied >= self.room.rows_left
+            used_up = self.room.keeps_rows and self._denied_tokens >= self.room.tokens_left
+            return used_up or len(self._passed) >= PATIENCE
+        kept_back = self.room.all_kept and not self.room.bounds.exact
+        return kept_back and self._denied >= self.room.rows_left
 
     def _block_length(self, rest: Int64[np.ndarray, " some"]) -> int:
         """Return how many rows to read: about those wanted, within the memory, at least one."""

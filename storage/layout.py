@@ -15,13 +15,15 @@ BLOCK_FORMAT = "rise-block"
 QUERY_SET_FILE, QUERY_SET_FORMAT = "query_set.json", "rise-query-set"
 SCORES_FILE, SCORES_FORMAT = "scores.json", "rise-scores"
 RELEASE_FILE, RELEASE_FORMAT = "manifest.json", "rise-release"
-REFUSED_RELEASE_FORMAT = "rise-refused-release"
 
 LATEST = "latest"
 REFUSED = "refused"
 MOVES_FILE = "moves.jsonl"
 LOCK_FILE = ".lock"
 MODEL_FILE, MODEL_FORMAT = "model.json", "rise-index-model"
+STATISTICS_FOLDER, STATISTICS_FORMAT = "statistics", "rise-block-statistics"
+QUALITY_FILE, QUALITY_FORMAT = "quality.json", "rise-index-quality"
+QUALITY_FOLDER = "quality"
 
 BATCH_FOLDER = re.compile(r"(?P<sequence>[0-9]{4,})-(?P<batch_id>.+)")
 """``0001-<batch_id>``: the place of a batch in the order of commits, and its id."""
@@ -77,6 +79,11 @@ def query_sets_folder(root: str, name: str) -> Path:
 def query_set_folder(ref: QuerySetRef) -> Path:
     """Return ``queries/<name>/<version>``."""
     return query_sets_folder(ref.root, ref.name) / _version_name(ref.version, what="version")
+
+
+def refused_scores_folder(ref: ScoresRef) -> Path:
+    """Return ``refused/scores/<scores_id>``."""
+    return Path(ref.root) / "refused" / "scores" / check_name(ref.scores_id, what="scores id")
 
 
 def scores_folder(ref: ScoresRef) -> Path:

@@ -46,6 +46,11 @@ def latest(root: str, name: str) -> ReleaseRef:
     return ReleaseRef(root, name, release_id)
 
 
+def is_latest(ref: ReleaseRef) -> bool:
+    """Tell whether ``latest`` names this release."""
+    return _target(releases_folder(ref.root, ref.name) / LATEST) == ref.release_id
+
+
 def mark_latest(ref: ReleaseRef, *, why: Why = "asked again") -> None:
     """Point ``latest`` to a published release; also repairs a kill just before that step."""
     folder = releases_folder(ref.root, ref.name)

@@ -1,6 +1,5 @@
 """How a release is written: shards as they come, tables beside them, the manifest last."""
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,10 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage import rows as tables
-from storage.files import publish, remove_partials, write_bytes, write_json
+from storage.files import publish, write_bytes, write_json
 from storage.layout import (
-    REFUSED_FILE,
-    REFUSED_RELEASE_FORMAT,
     RELEASE_FILE,
     RELEASE_FORMAT,
     refused_release_folder,
@@ -133,25 +130,9 @@ class ReleaseWriter(StagedWriter):
         mark_latest(self.ref, why="published")
         return self.ref
 
-    def refuse(self, manifest: Mapping[str, Any]) -> Path:
-        """Publish only the quality report, under ``refused/``; return the folder.
-
-        An earlier refusal of the same release is replaced. ``latest`` stays.
-        """
-        for path in self.staging.iterdir():
-            if path.is_dir() and path.name not in NOT_LISTED:
-                shutil.rmtree(path)
-            elif path.is_file() and path.name not in NOT_LISTED:
-                path.unlink()
-        write_manifest(self.staging / REFUSED_FILE, REFUSED_RELEASE_FORMAT, manifest)
-        final = refused_release_folder(self.ref)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        remove_partials(final.parent)
-        if final.exists():
-            # A kill between the two steps loses an old report, never rows.
-            shutil.rmtree(final)
-        publish(self.staging, final)
-        return final
+    def refuse(self) -> Path:
+        """Keep only the quality report, under ``refused/``; return its folder."""
+        return self._keep_report(refused_release_folder(self.ref))
 
     def _next_shard(self, folder: str, ending: str, counts: dict[str, int]) -> Path:
         shards = self._shards.setdefault(folder, [])

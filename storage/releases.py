@@ -15,7 +15,7 @@ from storage.catalog import open_store, published_folders, version_folders
 from storage.errors import CorruptionError, NotFoundError
 from storage.files import read_json
 from storage.hits import LEAKAGE_SCHEMA, PRIVACY_SCHEMA
-from storage.layout import RELEASE_FILE, RELEASE_FORMAT, release_folder
+from storage.layout import QUALITY_FOLDER, RELEASE_FILE, RELEASE_FORMAT, release_folder
 from storage.manifests import file_problems, read_manifest
 from storage.refs import ReleaseRef
 
@@ -28,7 +28,6 @@ STATISTICS_FILE = "statistics.json"
 REPORT_FILE = "report.html"
 ENVIRONMENT_FILE = "environment.json"
 COST_FILE = "cost.json"
-QUALITY_FOLDER = "quality"
 
 NOT_LISTED = (REPORT_FILE, ENVIRONMENT_FILE, COST_FILE, QUALITY_FOLDER)
 """What may differ between two machines that make the same release; no manifest lists it."""

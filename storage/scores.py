@@ -11,10 +11,16 @@ import pyarrow as pa
 
 from storage import arrays
 from storage import rows as tables
-from storage.catalog import open_store
+from storage.catalog import open_store, published_folders
 from storage.errors import NotFoundError
 from storage.files import publish
-from storage.layout import SCORES_FILE, SCORES_FORMAT, scores_folder
+from storage.layout import (
+    QUALITY_FOLDER,
+    SCORES_FILE,
+    SCORES_FORMAT,
+    refused_scores_folder,
+    scores_folder,
+)
 from storage.manifests import describe_file, file_problems, read_manifest, write_manifest
 from storage.refs import ScoresRef
 from storage.staged import StagedWriter
@@ -222,7 +228,12 @@ class ScoresWriter(StagedWriter):
                 continue
             conformed = tables.conform(table, schema, what=f"{what}, {name}")
             tables.write_table(self.staging / name, conformed)
-        files = sorted(path for path in self.staging.rglob("*") if path.is_file())
+        reports = self.staging / QUALITY_FOLDER
+        files = sorted(
+            path
+            for path in self.staging.rglob("*")
+            if path.is_file() and not path.is_relative_to(reports)
+        )
         body = {
             **manifest,
             "matrix": self._shape,
@@ -232,6 +243,30 @@ class ScoresWriter(StagedWriter):
         with suppress(FileExistsError):  # another process was first with the same scores
             publish(self.staging, scores_folder(self.ref))
         return self.ref
+
+    def refuse(self) -> Path:
+        """Keep only the quality report, under ``refused/``; return its folder."""
+        return self._keep_report(refused_scores_folder(self.ref))
+
+
+def last_scores(root: str, *, index: str, query_set: str, but: str) -> Scores | None:
+    """Return the scores of an index name and a query set name that were made last.
+
+    Args:
+        root: Folder of the store.
+        index: Name of the index.
+        query_set: Name of the query set, in any version.
+        but: An id that does not count.
+    """
+    found: list[tuple[int, str, Scores]] = []
+    for folder in published_folders(Path(root) / "scores"):
+        if folder.name == but or not (folder / SCORES_FILE).is_file():
+            continue
+        scores = Scores.open(ScoresRef(root, folder.name))
+        if (scores.manifest["index"], scores.manifest["query_set"]) == (index, query_set):
+            made = (folder / SCORES_FILE).stat().st_mtime_ns
+            found.append((made, folder.name, scores))
+    return max(found, key=lambda item: item[:2])[2] if found else None
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,19 @@ import numpy as np
 import pyarrow as pa
 
 from storage.files import write_json
+from storage.layout import QUALITY_FOLDER
 from storage.queries import QuerySet
 from storage.refs import ReleaseRef, ScoresRef
 from storage.release_pointer import mark_latest
 from storage.release_writer import ReleaseWriter
-from storage.releases import ENVIRONMENT_FILE, QUALITY_FOLDER, open_release, release_exists
+from storage.releases import ENVIRONMENT_FILE, REPORT_FILE, open_release, release_exists
 from storage.scores import Scores
 from tasks.dataset_card import dataset_card
 from tasks.leakage import leakage_check
 from tasks.privacy import privacy_check
 from tasks.progress import NO_PROGRESS, Progress
+from tasks.quality_config import SHIPPED, QualityConfig
+from tasks.quality_gate import GateReport, recorded_warnings, suite_facts
 from tasks.release_config import ReleaseConfig
 from tasks.release_files import (
     WrittenRows,
@@ -33,7 +36,7 @@ from tasks.release_files import (
     write_reports,
     write_rows,
 )
-from tasks.release_gate import ReleaseRefused, StagedRelease, check_release
+from tasks.release_gate import GATE, Order, ReleaseRefused, StagedRelease, check_release
 from tasks.release_lineage import (
     environment,
     open_parents,
@@ -47,6 +50,7 @@ from tasks.row_values import row_values
 from tasks.selection import select_rows
 from tasks.selection_problem import TAKEDOWN
 from tasks.selection_rows import StoredRows, candidate_table
+from tasks.suite_files import GateSuite, load_suite
 from tasks.takedown import masked_rows
 from tasks.target_tokenizer import TargetTokenizer, load_target_tokenizer
 
@@ -63,8 +67,10 @@ class ReleaseReport:
         n_bytes: Size of the Parquet files.
         n_dropped: Rows that something kept out, by reason.
         data_docs: First page of the quality report.
+        page: The HTML report, once `tasks.report.write_report` has drawn it.
         seconds: Wall time of this call.
         already: It was published before; only ``latest`` was pointed to it.
+        warnings: What the quality gate found odd, but refused nothing for.
     """
 
     ref: ReleaseRef
@@ -74,12 +80,19 @@ class ReleaseReport:
     n_bytes: int
     n_dropped: Mapping[str, int]
     data_docs: str
+    page: str
     seconds: float
     already: bool
+    warnings: tuple[str, ...] = ()
 
 
 def release(
-    scores: ScoresRef, name: str, config: ReleaseConfig, *, progress: Progress = NO_PROGRESS
+    scores: ScoresRef,
+    name: str,
+    config: ReleaseConfig,
+    *,
+    quality: QualityConfig = SHIPPED,
+    progress: Progress = NO_PROGRESS,
 ) -> ReleaseReport:
     """Select rows by their scores, check them and publish them as the latest release.
 
@@ -87,11 +100,13 @@ def release(
         scores: The stored scores.
         name: Name that the release is published under.
         config: Selection and layout; part of the release's identity.
+        quality: Where the suite of the gate is.
         progress: Receives one step a row.
 
     Raises:
         ValueError: The selection cannot be made; gives both numbers.
         ReleaseRefused: The staged files failed the gate; nothing was published.
+        SuiteError: The suite cannot be used.
         MismatchError: The index was replaced since it was scored.
         CorruptionError: Something that the release is made from, or the release of that id that
             was published before, is damaged; ``latest`` stays.
@@ -103,7 +118,8 @@ def release(
     ref = ReleaseRef(scores.root, name, release_id(opened, config, target=target))
     already = release_exists(ref)
     if not already:
-        _publish(ref, opened, config, target, progress)
+        plan = _Plan(ref, config, target, load_suite(GATE, quality))
+        _publish(plan, opened, progress)
     published = open_release(ref)
     published.require_sound(deep=False)
     mark_latest(ref)
@@ -115,48 +131,63 @@ def release(
         n_bytes=published.manifest["bytes"],
         n_dropped=published.manifest["n_dropped"],
         data_docs=str(published.folder / QUALITY_FOLDER / "index.html"),
+        page=str(published.folder / REPORT_FILE),
         seconds=time.monotonic() - started,
         already=already,
+        warnings=recorded_warnings(published.folder / QUALITY_FOLDER),
     )
 
 
-def _publish(
-    ref: ReleaseRef,
-    scores: Scores,
-    config: ReleaseConfig,
-    target: TargetTokenizer | None,
-    progress: Progress,
-) -> None:
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be published under which id, and what it must satisfy."""
+
+    ref: ReleaseRef
+    config: ReleaseConfig
+    target: TargetTokenizer | None
+    suite: GateSuite
+
+    @property
+    def order(self) -> Order:
+        """How scores follow each other by rank."""
+        return "falling" if self.config.prefer == "highest" else "rising"
+
+
+def _publish(plan: _Plan, scores: Scores, progress: Progress) -> None:
+    config = plan.config
     corpus, index, query_set = open_parents(scores)
     rows = ScoredRows(corpus, scores.manifest["batches"])
     candidates = _candidates(scores, query_set, rows, config)
     found = [leakage_check(config.leakage, query_set, index), privacy_check(config.privacy)]
     checks: list[RecordingCheck] = [check for check in found if check is not None]
     selection = select_rows(candidates, config, StoredRows(scores), checks)
-    with ReleaseWriter(ref, jsonl="jsonl" in config.formats) as writer:
+    with ReleaseWriter(plan.ref, jsonl="jsonl" in config.formats) as writer:
         written = write_rows(
             writer,
             selection.selected,
             rows,
             rows_per_shard=config.rows_per_shard,
-            target=target,
+            target=plan.target,
             progress=progress,
         )
         dropped = write_dropped(writer, selection.dropped, rows)
         guards = write_hits(writer, checks, written.attributes, dropped)
         statistics = write_reports(writer, selection, candidates, rows, written)
-        _check(writer, written, rows)
-        lineage = release_lineage(ref, scores, config, written.attributes)
+        gate = _check(plan, writer, written, rows)
         manifest = release_manifest(
             shape=written.shape,
-            target=_target_tokens(target, written.attributes),
+            target=_target_tokens(plan.target, written.attributes),
             dropped=dropped,
             guards=guards,
-            lineage=lineage,
+            lineage=release_lineage(plan.ref, scores, config, written.attributes),
         )
-        write_json(writer.staging / ENVIRONMENT_FILE, environment())
+        versions = {**environment(), "quality": suite_facts(plan.suite, gate)}
+        write_json(writer.staging / ENVIRONMENT_FILE, versions)
         card = dataset_card(
-            name=ref.name, license_name=config.license, manifest=manifest, statistics=statistics
+            name=plan.ref.name,
+            license_name=config.license,
+            manifest=manifest,
+            statistics=statistics,
         )
         writer.commit(manifest, card)
 
@@ -172,18 +203,20 @@ def _candidates(
     return table.append_column(TAKEDOWN, pa.array(taken_down))
 
 
-def _check(writer: ReleaseWriter, written: WrittenRows, rows: ScoredRows) -> None:
+def _check(
+    plan: _Plan, writer: ReleaseWriter, written: WrittenRows, rows: ScoredRows
+) -> GateReport:
     """Hold the staged files against the gate; a refusal keeps its Data Docs."""
     docs = writer.staging / QUALITY_FOLDER
     n_tokens = written.shape["n_tokens"]
-    staged = StagedRelease(writer.ref.name, written.files, n_tokens)
+    staged = StagedRelease(plan.ref.name, written.files, n_tokens, plan.order)
     try:
-        check_release(staged, batches=rows.row_ids(), docs=docs)
+        return check_release(staged, batches=rows.row_ids(), docs=docs, suite=plan.suite)
     except ReleaseRefused as error:
-        folder = writer.refuse({"name": writer.ref.name, "reasons": str(error).splitlines()})
-        page = folder / QUALITY_FOLDER / "index.html"
-        where = page if page.is_file() else folder
-        raise ReleaseRefused(f"{error}\nThe report of the refusal: {where}") from error
+        if not docs.is_dir():  # the columns are wrong, so there was nothing to check
+            raise
+        page = writer.refuse() / "index.html"
+        raise ReleaseRefused(f"{error}\nThe report of the refusal: {page}") from error
 
 
 def _target_tokens(target: TargetTokenizer | None, attributes: pa.Table) -> dict[str, Any] | None:

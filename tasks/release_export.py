@@ -6,7 +6,7 @@ all, and never over something that is there.
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +159,10 @@ def _move_up(folder: Path) -> None:
     for path in folder.iterdir():
         path.rename(folder.parent / path.name)
     folder.rmdir()
+
+
+EXPORTS: Mapping[str, Callable[[ReleaseRef, Path], Path]] = {
+    "hf": export_dataset,
+    "viewer": export_viewer,
+}
+"""Name of a format to what writes it."""

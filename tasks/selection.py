@@ -7,43 +7,23 @@ the order as needed. The report says what every constraint cost.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
-from rise_ops.null_scores import NullScores
-from rise_ops.quotas import Infeasible, Room
-from rise_ops.selection import preference
-from rise_ops.walk import BUDGET, QUOTA, TAKEN, Judges, Outcome, Walk
-from storage.corpus import Row
+from rise_ops.quotas import Infeasible
 from tasks.release_config import ReleaseConfig
 from tasks.row_checks import RowCheck
+from tasks.selection_costs import constraint_costs, reason_names
 from tasks.selection_errors import require_reachable, require_selected, unmet
-from tasks.selection_problem import Problem, make_problem, row_id_ranks
+from tasks.selection_judges import RowFacts
+from tasks.selection_problem import make_problem, row_id_ranks
+from tasks.selection_reader import RowReader
+from tasks.selection_solve import solve
+from tasks.selection_tables import Tables, selection_report, value_null
 
 __all__ = ["RowReader", "Selection", "row_id_ranks", "select_rows"]
-
-BLOCK_TOKENS = 2**25
-"""Tokens of rows whose texts are in memory at once: some 150 MB of text."""
-
-
-class RowReader(Protocol):
-    """Reads what the table of candidates does not hold.
-
-    Attributes:
-        code: How signatures are stored: ``float16``, ``int8`` or ``sign``.
-    """
-
-    code: str
-
-    def rows(self, positions: NDArray[np.int64]) -> list[Row]:
-        """Return rows by their lines in the table of candidates, in the order asked for."""
-
-    def signatures(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return their signatures, float32 [n, n_numbers], in the order asked for."""
 
 
 @dataclass(frozen=True)
@@ -87,84 +67,20 @@ def select_rows(
     """
     problem = make_problem(candidates, config)
     require_reachable(problem, candidates)
-    outcome = _solve(problem)
-    require_selected(problem, outcome)
+    facts = RowFacts(problem, reader, checks)
+    # how a product is cut among threads would decide its last bits
+    with threadpool_limits(limits=1, user_api="blas"):
+        try:
+            solved = solve(problem, facts)
+        except Infeasible as error:
+            raise unmet(problem, facts, error) from error
+        n_looked_at = facts.n_read
+        require_selected(problem, facts, solved.outcome)
+        costs = constraint_costs(problem, facts, solved)
+    null = value_null(candidates, config.prefer)
+    tables = Tables(problem, solved.outcome, candidates, reason_names(facts))
     return Selection(
-        selected=_selected(problem, outcome, candidates),
-        dropped=_dropped(problem, outcome, candidates),
-        report={},
+        selected=tables.selected(null),
+        dropped=tables.dropped(),
+        report=selection_report(problem, solved, costs, null, n_texts_read=n_looked_at),
     )
-
-
-def _solve(problem: Problem) -> Outcome:
-    try:
-        room = Room(problem.bounds())
-        return Walk(room, Judges(), block_tokens=BLOCK_TOKENS).run()
-    except Infeasible as error:
-        raise unmet(problem, error) from error
-
-
-# ------------------------------------------------------------------------------------ tables
-
-
-def _selected(problem: Problem, outcome: Outcome, candidates: pa.Table) -> pa.Table:
-    places = np.flatnonzero(outcome.reasons == TAKEN)
-    positions = problem.positions[places]
-    return pa.table(
-        {
-            "row_id": candidates.column("row_id").take(positions).combine_chunks(),
-            "score": problem.values[places],
-            "rank": np.arange(1, len(places) + 1, dtype=np.int32),
-            "position": positions,
-            **_calibrated(problem, places, candidates),
-        }
-    )
-
-
-def _calibrated(
-    problem: Problem, places: NDArray[np.int64], candidates: pa.Table
-) -> dict[str, NDArray[np.float32]]:
-    """Return percentile, z and false discoveries of values; all rows with positions are the null.
-
-    False discoveries are those of the preferred end.
-    """
-    prefer = problem.config.prefer
-    values = candidates.column("value").to_numpy()
-    values = values[candidates.column("n_positions").to_numpy() > 0]
-    chosen = problem.values[places]
-    preferred = NullScores.of(preference(values, prefer))
-    ranks = len(values) - np.searchsorted(preferred.sample, preference(chosen, prefer), "left")
-    shares = preferred.false_discovery(preference(chosen, prefer), ranks, n_rows=len(values))
-    null = NullScores.of(values)
-    return {
-        "percentile": null.percentile(chosen).astype(np.float32),
-        "z": null.z(chosen).astype(np.float32),
-        "false_discovery": shares.astype(np.float32),
-    }
-
-
-def _dropped(problem: Problem, outcome: Outcome, candidates: pa.Table) -> pa.Table:
-    places = np.flatnonzero(outcome.reasons > TAKEN)
-    positions = problem.positions[places]
-    return pa.table(
-        {
-            "row_id": candidates.column("row_id").take(positions).combine_chunks(),
-            "score": problem.values[places],
-            "place": places + 1,
-            "position": positions,
-            **_why(problem, outcome, places, candidates),
-        }
-    )
-
-
-def _why(
-    problem: Problem, outcome: Outcome, places: NDArray[np.int64], candidates: pa.Table
-) -> dict[str, pa.Array]:
-    """Return reason and detail of dropped rows."""
-    names = {QUOTA: "quota", BUDGET: "budget"}
-    reasons = outcome.reasons[places]
-    details = pa.array([""] * len(places), pa.string())
-    return {
-        "reason": pa.array([names[int(reason)] for reason in reasons], pa.string()),
-        "detail": pc.fill_null(details, ""),
-    }

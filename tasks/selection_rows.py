@@ -1,10 +1,12 @@
 """The rows that a selection chooses from, as the store has them: columns first, texts on demand."""
 
+from typing import cast
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rise_ops.codes import RowCodes, decode
+from rise_ops.codes import Code, RowCodes, decode
 from storage.corpus import Corpus, Row
 from storage.errors import CorruptionError
 from storage.refs import CorpusRef, IndexRef
@@ -52,7 +54,7 @@ class StoredRows:
         self._batches = list(scores.manifest["batches"])
         self._corpus = Corpus(CorpusRef(root, scores.manifest["corpus"]))
         self._index = SignatureIndex.open(IndexRef(root, scores.manifest["index"]))
-        self.code = self._index.code
+        self.code = cast(Code, self._index.code)
 
     def rows(self, positions: NDArray[np.int64]) -> list[Row]:
         """Return rows in the order asked for."""

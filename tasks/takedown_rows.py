@@ -45,8 +45,9 @@ def find_rows(
     Raises:
         NotFoundError: An id or a source is missing and may not be.
     """
+    named = pa.array(row_ids, pa.string())
     by_source = _matching(corpus, "source", _sources_like(corpus, sources, missing_ok=missing_ok))
-    by_id = _matching(corpus, "row_id", pa.array(row_ids, pa.string()))
+    by_id = _matching(corpus, "row_id", named)
     there = set(by_id.column("row_id").to_pylist())
     unknown = tuple(row_id for row_id in dict.fromkeys(row_ids) if row_id not in there)
     if unknown and not missing_ok:
@@ -60,10 +61,9 @@ def find_rows(
     rows = pa.concat_tables(
         [by_id, same, by_source, pa.Table.from_pylist(absent, schema=TOMBSTONE_SCHEMA)]
     )
-    extra = pc.filter(
-        same.column("row_id"), pc.invert(pc.is_in(same.column("row_id"), pa.array(row_ids)))
-    )
-    return FoundRows(_without_repeats(rows), extra.combine_chunks(), unknown)
+    same_ids = same.column("row_id")
+    unnamed = same_ids.filter(pc.invert(pc.is_in(same_ids, named)))
+    return FoundRows(_without_repeats(rows), unnamed.combine_chunks(), unknown)
 
 
 def _sources_like(corpus: Corpus, globs: Sequence[str], *, missing_ok: bool) -> pa.Array:

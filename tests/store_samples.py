@@ -159,12 +159,17 @@ def add_release(root: str, release_id: str = "r1", *, n_rows: int = 5) -> Releas
 
 
 def tree_bytes(folder: Path) -> dict[str, bytes]:
-    """Every file and link of a tree, for comparison; locks hold nothing, the log of moves times."""
+    """Every file and link of a tree, for comparison; locks hold nothing, the log of moves times.
+
+    An index's quality report has times in it, and its verdict knows the run before.
+    """
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
             found[name] = f"-> {path.readlink()}".encode()
-        elif path.is_file() and path.name not in (".lock", "moves.jsonl"):
+        elif path.name in (".lock", "moves.jsonl") or name.startswith("quality"):
+            continue
+        elif path.is_file():
             found[name] = path.read_bytes()
     return found
