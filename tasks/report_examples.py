@@ -19,6 +19,9 @@ from tasks.report_data import ReportData
 MOST_EXAMPLES = 40
 """Examples of one kind, whatever is asked for: the page has to stay small."""
 
+MOST_TOKENS = 2048
+"""Rows longer than this are shown without highlights: reading them again takes too long."""
+
 
 @dataclass(frozen=True)
 class Answered:
@@ -235,7 +238,7 @@ def _with_tokens(
         return found, "the index that the rows were scored with is no longer there."
     try:
         for row_id, example in examples.items():
-            if example.answered is not None:
+            if example.answered is not None and example.row.n_tokens <= MOST_TOKENS:
                 tokens = token_contributions(
                     data.index.ref,
                     row_id,
