@@ -136,7 +136,7 @@ def release_folder(ref: ReleaseRef) -> Path:
 def refused_release_folder(ref: ReleaseRef) -> Path:
     """Return ``releases/<name>/refused/<release_id>``."""
     named = releases_folder(ref.root, ref.name)
-    return named / REFUSED / _version_name(ref.release_id, what="release id")
+    return without_links(named, REFUSED, _version_name(ref.release_id, what="release id"))
 
 
 def _version_name(name: str, *, what: str) -> str:
