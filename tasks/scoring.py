@@ -15,22 +15,23 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rise_ops.scoring import split_keys
+from rise_ops.scoring import QueryPanel, split_keys
 from storage.corpus import Corpus, Row
 from storage.errors import CorruptionError, MismatchError
 from storage.files import short_id
 from storage.layout import scores_folder
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ScoresRef
-from storage.scores import Scores, ScoresWriter
+from storage.scores import NULL_SCHEMA, Scores, ScoresWriter
 from storage.signatures import SignatureIndex, flat_differences
 from tasks.codes import index_panel
 from tasks.config import RuntimeConfig, ScoreConfig
+from tasks.null_rows import CALIBRATED, calibrated, null_positions, null_scores
 from tasks.progress import NO_PROGRESS, Progress
-from tasks.scoring_graph import Search, predicted_bytes, search
-from tasks.selection import row_id_ranks
+from tasks.scoring_graph import Search, SearchResult, predicted_bytes, search
+from tasks.selection_problem import row_id_ranks
 
-SCORES_VERSION = 1
+SCORES_VERSION = 2
 """Part of every scores id; raised when the same inputs would give other scores."""
 
 
@@ -61,7 +62,11 @@ class ScoreReport:
 
 @dataclass(frozen=True)
 class Hit:
-    """A row that a query is attributed to; rank 1 is the strongest proponent."""
+    """A row that a query is attributed to; rank 1 is the strongest proponent.
+
+    Percentile, z and false discovery place the score among those of random rows (METHOD.md, "What a
+    score means"); None in scores from before there were any.
+    """
 
     row_id: str
     score: float
@@ -69,17 +74,21 @@ class Hit:
     text: str
     source: str
     source_line: int
+    percentile: float | None = None
+    z: float | None = None
+    false_discovery: float | None = None
 
     @classmethod
-    def of(cls, row: Row, *, rank: int, score: float) -> "Hit":
-        """Return a corpus row as a hit."""
+    def of(cls, row: Row, line: Mapping[str, Any]) -> "Hit":
+        """Return a corpus row as a hit, given its line of the top rows (TOP_ROWS_SCHEMA)."""
         return cls(
             row_id=row.row_id,
-            score=score,
-            rank=rank,
+            score=line["score"],
+            rank=line["rank"],
             text=row.text,
             source=row.source,
             source_line=row.source_line,
+            **{name: line[name] for name in CALIBRATED},
         )
 
 
@@ -162,7 +171,8 @@ def attribute(
     ranks = row_id_ranks(row_ids)
     found = search(Search(_anywhere(index), top_k), panel, ranks, runtime, progress)
     names = [str(number) for number in range(panel.n_queries)]
-    return _hits(opened, _top_rows(found.keys, ranks, row_ids, names), names)
+    nulls, _ = _nulls(opened, panel)
+    return _hits(opened, _top_rows(found, ranks, row_ids, names, nulls), names)
 
 
 # ------------------------------------------------------------------------------------ checks
@@ -270,21 +280,38 @@ def _score_tables(
     found = search(plan, panel, ranks, runtime, progress)
     values = {"row_id": row_ids, "value": found.values, "n_positions": found.n_positions}
     query_ids = query_set.queries().column("row_id").to_pylist()
+    nulls, positions = _nulls(index, panel)
     return {
         "values": pa.table(values),
-        "top_rows": _top_rows(found.keys, ranks, row_ids, query_ids),
+        "top_rows": _top_rows(found, ranks, row_ids, query_ids, nulls),
+        "null_scores": pa.table(
+            {
+                "row_id": row_ids.take(positions),
+                "scores": pa.array(list(np.ascontiguousarray(nulls.T)), pa.list_(pa.float32())),
+            }
+        ).cast(NULL_SCHEMA),
     }
 
 
+def _nulls(
+    index: SignatureIndex, panel: QueryPanel
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return what random rows score for each query, and which rows they are."""
+    positions = null_positions(index.n_positions())
+    return null_scores(index, panel, positions), positions
+
+
 def _top_rows(
-    keys: NDArray[np.uint64],
+    found: SearchResult,
     ranks: NDArray[np.uint32],
     row_ids: pa.ChunkedArray,
     query_ids: Sequence[str],
+    nulls: NDArray[np.float32],
 ) -> pa.Table:
-    """Return one line a query and rank: query_id, rank (from 1), row_id, score."""
-    row_id_places, scores = split_keys(keys)
-    n_queries, top_k = keys.shape
+    """Return one line a query and rank (TOP_ROWS_SCHEMA)."""
+    row_id_places, scores = split_keys(found.keys)
+    n_queries, top_k = found.keys.shape
+    columns = calibrated(scores, nulls, n_rows=int(np.count_nonzero(found.n_positions)))
     position_at = np.empty(len(ranks), np.int64)
     position_at[ranks] = np.arange(len(ranks))
     query_of = np.repeat(np.arange(n_queries), top_k)
@@ -294,6 +321,7 @@ def _top_rows(
             "rank": np.tile(np.arange(1, top_k + 1, dtype=np.int32), n_queries),
             "row_id": row_ids.take(position_at[row_id_places.ravel()]),
             "score": scores.ravel(),
+            **{name: column.ravel() for name, column in columns.items()},
         }
     )
 
@@ -302,6 +330,5 @@ def _hits(index: SignatureIndex, top_rows: pa.Table, names: Sequence[str]) -> li
     rows = _corpus(index).rows_by_id(top_rows.column("row_id").unique().to_pylist())
     hits: dict[str, list[Hit]] = {name: [] for name in names}
     for line in top_rows.to_pylist():
-        hit = Hit.of(rows[line["row_id"]], rank=line["rank"], score=line["score"])
-        hits[line["query_id"]].append(hit)
+        hits[line["query_id"]].append(Hit.of(rows[line["row_id"]], line))
     return list(hits.values())
