@@ -62,10 +62,7 @@ def test_every_row_is_counted_once(rows, data):
     for when, part in (("before", rows), ("after", taken)):
         length = found["length"]
         edges = [*length["edges"], 2**62]
-        expected = [
-            sum(low <= row[0] < high for row in part)
-            for low, high in pairwise(edges)
-        ]
+        expected = [sum(low <= row[0] < high for row in part) for low, high in pairwise(edges)]
         assert length[when] == expected
         for place, field in ((1, "source"), (2, "label")):
             counts = {entry["value"]: entry[when] for entry in found[field]["values"]}
