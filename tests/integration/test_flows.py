@@ -7,6 +7,7 @@ import pytest
 from pipeline_samples import pipeline_settings, write_rows
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from suite_samples import add, edit
 
 from flows.pipeline import PipelineReport, pipeline
 from flows.queries import queries
@@ -14,6 +15,7 @@ from tasks.catalog import trace, verify_store
 from tasks.config import PipelineConfig
 from tasks.config_file import merged, validated
 from tasks.queries import latest_query_set
+from tasks.suite_files import write_suites
 
 pytestmark = pytest.mark.usefixtures("prefect_harness")
 
@@ -126,3 +128,26 @@ def test_each_stage_leaves_its_story_in_prefect(settings: dict[str, Any]) -> Non
         assert {f"{stage}-report", f"{stage}-facts"} <= keys
     assert len(runs) == 1
     assert all(item.state.is_completed() for item in runs)
+
+
+def test_warnings_of_the_gates_are_in_prefect_and_a_broken_suite_stops_the_run_at_once(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    write_suites(tmp_path / "quality")
+    rule = {
+        "type": "expect_column_values_to_be_between",
+        "kwargs": {"column": "n_rows", "min_value": 1000},
+        "description": "The index is *large*.",
+        "reason": "only {n_rows} rows",
+    }
+    quality = {"quality.folder": str(tmp_path / "quality")}
+    add(tmp_path / "quality", "index", "whole", **rule, severity="heed")
+    with pytest.raises(ValueError, match=r"index.yaml:\d+: severity must be fail or warn"):
+        run(merged(settings, quality))
+    assert not Path(settings["store"]).exists()
+    edit(tmp_path / "quality", "index", "severity: heed", "severity: warn")
+    report = run(merged(settings, quality))
+    assert report.warnings == ("index: The index is *large*: only 30 rows",)
+    with get_client(sync_client=True) as client:
+        stories = [a.data for a in client.read_artifacts() if a.key == "index-report"]
+    assert any("- The index is \\*large\\*: only 30 rows" in story for story in stories)
