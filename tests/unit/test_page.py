@@ -56,8 +56,8 @@ class Token:
 @pytest.mark.parametrize(
     ("given", "shown"),
     [
-        ("a\x00b", "a␀b"),
-        ("\x1b[31m", "␛[31m"),
+        ("a\x00b", "a⟨U+0000⟩b"),
+        ("\x1b[31m", "⟨U+001B⟩[31m"),
         ("a\u202eb", "a⟨U+202E⟩b"),
         ("a\u200bb\ufeff", "a⟨U+200B⟩b⟨U+FEFF⟩"),
         ("one\r\ntwo\ttab", "one\ntwo\ttab"),
