@@ -1,6 +1,6 @@
-"""Rows a second of the guards of a release, on rows of 150 words whose words follow Zipf's law.
+"""Rows a second (of processor time) of the guards, on rows of 150 words that follow Zipf's law.
 
-python -m benchmarks.guards --rows 20000 --texts 10000
+Run as ``python -m benchmarks.guards --rows 20000 --texts 10000``.
 """
 
 import argparse
@@ -35,9 +35,9 @@ def as_rows(found: Sequence[str]) -> list[Row]:
 
 
 def rate(check: RowCheck, rows: Sequence[Row]) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     check.faults(rows)
-    return len(rows) / (time.perf_counter() - started)
+    return len(rows) / (time.process_time() - started)
 
 
 def main() -> None:
@@ -50,11 +50,13 @@ def main() -> None:
     accented = [f"Écoute {text}" for text in plain]
     halves = (f"{one} {two}" for one, two in zip(plain, others * given.rows, strict=False))
     private = [f"{text} Call +1 650-253-0000 or write to a.b@c.org." for text in plain]
-    started = time.perf_counter()
+    started = time.process_time()
     check = LeakageCheck(
         LeakageConfig(), [ComparedText("s", str(n), t) for n, t in enumerate(others)]
     )
-    print(f"table of {given.texts:,} texts: {time.perf_counter() - started:.2f} s")
+    print(
+        f"table of {given.texts:,} texts: {time.process_time() - started:.2f} s of processor time"
+    )
     for name, rows in (("ASCII", plain), ("not ASCII", accented), ("all leak", list(halves))):
         print(f"leakage, {name}: {rate(check, as_rows(rows)):,.0f} rows/s")
     for name, rows in (("nothing", plain), ("phone and e-mail in each", private)):
