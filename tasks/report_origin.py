@@ -9,7 +9,7 @@ from markupsafe import Markup
 from storage.corpus import Corpus
 from storage.refs import CorpusRef
 from tasks.page.markup import Content, joined, tag
-from tasks.page.parts import Column, facts, passage, table
+from tasks.page.parts import Column, facts, more, passage, table
 from tasks.page.shell import Section
 from tasks.page.text import NOTHING, count, listed, number, shortened, size
 from tasks.report_data import ReportData

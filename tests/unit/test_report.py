@@ -1,6 +1,7 @@
 """The report of a release says what is so, shows rows as text, and loads nothing."""
 
 import dataclasses
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -288,6 +289,19 @@ def test_costs_come_from_what_stages_report():
 def test_guards_that_are_off_say_so(tmp_path: Path):
     config = CONFIG.model_copy(update={"leakage": LeakageConfig(action="off")})
     assert "Nobody looked for leaks" in draw(make_release(str(tmp_path), config=config))
+
+
+def test_checks_of_the_gate_are_listed_with_their_results(tmp_path: Path):
+    ref = make_release(str(tmp_path))
+    quality = open_release(ref).folder / "quality"
+    quality.mkdir()
+    check = {"description": "Every <b>score</b> is a number.", "severity": "warn"}
+    checks = [{**check, "success": n > 0, "n_unexpected": 3} for n in range(4)]
+    (quality / "validation.json").write_text(json.dumps({"runs": [{"checks": checks}]}))
+    text = Reader(draw(ref)).text
+    assert "1 of 4 checks found something odd" in text
+    assert "Every <b>score</b> is a number." in text
+    assert "warning" in text
 
 
 def test_a_report_of_no_release_is_refused(tmp_path: Path, plain: ReleaseRef):
