@@ -52,7 +52,7 @@ def _opening(cards: Sequence[Markup]) -> list[Markup]:
     first, rest = cards[:OPEN_CARDS], cards[OPEN_CARDS:]
     shown = [tag("div", *first, class_="cards")]
     if rest:
-        shown.append(more(f"{count(len(rest), 'row')} more", tag("div", *rest, class_="cards")))
+        shown.append(more(f"{number(len(rest))} more", tag("div", *rest, class_="cards")))
     return shown
 
 
@@ -207,7 +207,7 @@ def duplicates_section(data: ReportData, pairs: Sequence[Pair], masks: Masks) ->
         class_="note",
     )
     heading = f"{count(n_dropped, 'row')} said what a released row already says"
-    return Section("Duplicates", heading, joined(note, tag("div", *cards, class_="cards")))
+    return Section("Duplicates", heading, joined(note, tag("div", *_opening(cards))))
 
 
 def _pair_card(pair: Pair, masks: Masks) -> Markup:

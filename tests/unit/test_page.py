@@ -10,7 +10,7 @@ import pytest
 from markupsafe import Markup
 
 from tasks.page import text
-from tasks.page.markup import rendered, tag
+from tasks.page.markup import tag
 from tasks.page.parts import Column, Hidden, differing, facts, passage, table, tokens
 from tasks.page.plots import Layer, Mark, Point, bar, dumbbell, histogram, outlines, scatter
 from tasks.page.scales import Scale, tick_label
@@ -56,8 +56,8 @@ class Token:
 @pytest.mark.parametrize(
     ("given", "shown"),
     [
-        ("a\x00b", "a␀b"),
-        ("\x1b[31m", "␛[31m"),
+        ("a\x00b", "a⟨U+0000⟩b"),
+        ("\x1b[31m", "⟨U+001B⟩[31m"),
         ("a\u202eb", "a⟨U+202E⟩b"),
         ("a\u200bb\ufeff", "a⟨U+200B⟩b⟨U+FEFF⟩"),
         ("one\r\ntwo\ttab", "one\ntwo\ttab"),
@@ -123,7 +123,7 @@ def test_long_names_keep_both_ends():
 def test_elements_and_templates_escape_what_they_are_given():
     hostile = '</td><script>alert("1")</script>\u202e'
     made = tag("p", hostile, title=hostile)
-    drawn = rendered("table.html", columns=[Column("a")], rows=[[hostile]], caption=hostile)
+    drawn = table([Column(hostile)], [[hostile]], caption=hostile)
     for html in (made, drawn):
         found = Reader(html)
         assert not found.named("script")
