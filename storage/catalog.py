@@ -18,6 +18,7 @@ from storage.layout import (
     INDEX_FORMAT,
     QUERY_SET_FILE,
     QUERY_SET_FORMAT,
+    REFUSED,
     RELEASE_FILE,
     RELEASE_FORMAT,
     ROWS_FILE,
@@ -100,6 +101,11 @@ def published_folders(parent: Path) -> list[Path]:
     return sorted(path for path in entries if path.is_dir() and not path.is_symlink())
 
 
+def version_folders(named: Path) -> list[Path]:
+    """Return the published versions of one name, by id: query set versions or releases."""
+    return [folder for folder in published_folders(named) if folder.name != REFUSED]
+
+
 def batch_folders(parent: Path) -> list[tuple[int, str, Path]]:
     """Return ``(sequence, batch_id, folder)`` of each batch, in the order of commits."""
     found = [(BATCH_FOLDER.fullmatch(path.name), path) for path in published_folders(parent)]
@@ -148,7 +154,7 @@ def _versions(parent: Path, kind: str, file_name: str, manifest: str) -> Iterato
     for named in published_folders(parent):
         found = [
             _artifact(kind, named.name, version.name, version / file_name, manifest)
-            for version in published_folders(named)
+            for version in version_folders(named)
         ]
         yield from sorted(found, key=lambda artifact: (artifact.created or "", artifact.id))
 

@@ -259,6 +259,15 @@ def open_own(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, flags, 0o666), "a+b")
 
 
+@contextmanager
+def waiting_lock(path: Path) -> Iterator[None]:
+    """Hold an operating-system lock on the file ``path``, after waiting for whoever has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open_own(path) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def raise_explained(error: OSError, path: Path) -> NoReturn:
     """Raise a `StorageError` for a full or unwritable disk, else the error itself."""
     reasons = {

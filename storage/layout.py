@@ -19,8 +19,13 @@ SCORES_FILE, SCORES_FORMAT = "scores.json", "rise-scores"
 RELEASE_FILE, RELEASE_FORMAT = "manifest.json", "rise-release"
 
 LATEST = "latest"
+REFUSED = "refused"
+MOVES_FILE = "moves.jsonl"
 LOCK_FILE = ".lock"
 MODEL_FILE, MODEL_FORMAT = "model.json", "rise-index-model"
+STATISTICS_FOLDER, STATISTICS_FORMAT = "statistics", "rise-block-statistics"
+QUALITY_FILE, QUALITY_FORMAT = "quality.json", "rise-index-quality"
+QUALITY_FOLDER = "quality"
 
 BATCH_FOLDER = re.compile(r"(?P<sequence>[0-9]{4,})-(?P<batch_id>.+)")
 """``0001-<batch_id>``: the place of a batch in the order of commits, and its id."""
@@ -107,6 +112,11 @@ def query_set_folder(ref: QuerySetRef) -> Path:
     return without_links(named, _version_name(ref.version, what="version"))
 
 
+def refused_scores_folder(ref: ScoresRef) -> Path:
+    """Return ``refused/scores/<scores_id>``."""
+    return Path(ref.root) / "refused" / "scores" / check_name(ref.scores_id, what="scores id")
+
+
 def scores_folder(ref: ScoresRef) -> Path:
     """Return ``scores/<scores_id>``."""
     return without_links(Path(ref.root), "scores", check_name(ref.scores_id, what="scores id"))
@@ -123,9 +133,19 @@ def release_folder(ref: ReleaseRef) -> Path:
     return without_links(named, _version_name(ref.release_id, what="release id"))
 
 
+def refused_release_folder(ref: ReleaseRef) -> Path:
+    """Return ``releases/<name>/refused/<release_id>``."""
+    named = releases_folder(ref.root, ref.name)
+    return without_links(named, REFUSED, _version_name(ref.release_id, what="release id"))
+
+
 def _version_name(name: str, *, what: str) -> str:
     if name == LATEST:
         raise ValueError(
             f"{what} {name!r} is the name of the link to the newest one; choose another."
+        )
+    if name == REFUSED:
+        raise ValueError(
+            f"{what} {name!r} is the name of the folder of what was refused; choose another."
         )
     return check_name(name, what=what)

@@ -11,16 +11,23 @@ import pyarrow as pa
 
 from storage import arrays
 from storage import rows as tables
-from storage.catalog import open_store
+from storage.catalog import open_store, published_folders
 from storage.errors import NotFoundError
 from storage.files import publish
-from storage.layout import SCORES_FILE, SCORES_FORMAT, scores_folder
+from storage.layout import (
+    QUALITY_FOLDER,
+    SCORES_FILE,
+    SCORES_FORMAT,
+    refused_scores_folder,
+    scores_folder,
+)
 from storage.manifests import describe_file, file_problems, read_manifest, write_manifest
 from storage.refs import ScoresRef
 from storage.staged import StagedWriter
 
 VALUES_FILE = "values.parquet"
 TOP_ROWS_FILE = "top_rows.parquet"
+BOTTOM_ROWS_FILE = "bottom_rows.parquet"
 MATRIX = "matrix.zarr"
 SCORE_ARRAY = "scores"
 
@@ -42,6 +49,16 @@ TOP_ROWS_SCHEMA = pa.schema(
     ]
 )
 """The strongest rows of each query, rank from 1."""
+
+BOTTOM_ROWS_SCHEMA = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("row_id", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+    ]
+)
+"""The rows of lowest score of each query, its opponents, rank from 1 for the lowest."""
 
 LINEAGE_KEYS = ("index", "index_id", "query_set", "query_set_version", "batches", "n_rows")
 """Fields that the manifest must have, so that a row's way can be followed."""
@@ -113,6 +130,18 @@ class Scores:
         """Return TOP_ROWS_SCHEMA."""
         return tables.read_table(self.folder / TOP_ROWS_FILE)
 
+    def bottom_rows(self) -> pa.Table:
+        """Return BOTTOM_ROWS_SCHEMA.
+
+        Raises:
+            NotFoundError: The scores were made before opponents were kept.
+        """
+        if BOTTOM_ROWS_FILE not in {entry["name"] for entry in self.manifest["files"]}:
+            raise NotFoundError(
+                f"scores {self.ref.scores_id} were made before opponents were kept. Score again."
+            )
+        return tables.read_table(self.folder / BOTTOM_ROWS_FILE)
+
     def value_of(self, row_id: str) -> float | None:
         """Return one row's value, reading little; None when the row was not scored."""
         path = self.folder / VALUES_FILE
@@ -166,7 +195,12 @@ class ScoresWriter(StagedWriter):
         return StagedMatrix(str(self.staging.resolve()), **self._shape)
 
     def commit(
-        self, *, values: pa.Table, top_rows: pa.Table, manifest: Mapping[str, Any]
+        self,
+        *,
+        values: pa.Table,
+        top_rows: pa.Table,
+        manifest: Mapping[str, Any],
+        bottom_rows: pa.Table | None = None,
     ) -> ScoresRef:
         """Publish the scores; return the earlier ones if the id exists.
 
@@ -174,6 +208,7 @@ class ScoresWriter(StagedWriter):
             values: VALUES_SCHEMA.
             top_rows: TOP_ROWS_SCHEMA.
             manifest: What the caller wants to keep; must have LINEAGE_KEYS.
+            bottom_rows: BOTTOM_ROWS_SCHEMA, or None to keep none.
 
         Raises:
             ValueError: A column or a needed field of the manifest is missing.
@@ -187,10 +222,18 @@ class ScoresWriter(StagedWriter):
         for name, table, schema in (
             (VALUES_FILE, values, VALUES_SCHEMA),
             (TOP_ROWS_FILE, top_rows, TOP_ROWS_SCHEMA),
+            (BOTTOM_ROWS_FILE, bottom_rows, BOTTOM_ROWS_SCHEMA),
         ):
+            if table is None:
+                continue
             conformed = tables.conform(table, schema, what=f"{what}, {name}")
             tables.write_table(self.staging / name, conformed)
-        files = sorted(path for path in self.staging.rglob("*") if path.is_file())
+        reports = self.staging / QUALITY_FOLDER
+        files = sorted(
+            path
+            for path in self.staging.rglob("*")
+            if path.is_file() and not path.is_relative_to(reports)
+        )
         body = {
             **manifest,
             "matrix": self._shape,
@@ -200,6 +243,30 @@ class ScoresWriter(StagedWriter):
         with suppress(FileExistsError):  # another process was first with the same scores
             publish(self.staging, scores_folder(self.ref))
         return self.ref
+
+    def refuse(self) -> Path:
+        """Keep only the quality report, under ``refused/``; return its folder."""
+        return self._keep_report(refused_scores_folder(self.ref))
+
+
+def last_scores(root: str, *, index: str, query_set: str, but: str) -> Scores | None:
+    """Return the scores of an index name and a query set name that were made last.
+
+    Args:
+        root: Folder of the store.
+        index: Name of the index.
+        query_set: Name of the query set, in any version.
+        but: An id that does not count.
+    """
+    found: list[tuple[int, str, Scores]] = []
+    for folder in published_folders(Path(root) / "scores"):
+        if folder.name == but or not (folder / SCORES_FILE).is_file():
+            continue
+        scores = Scores.open(ScoresRef(root, folder.name))
+        if (scores.manifest["index"], scores.manifest["query_set"]) == (index, query_set):
+            made = (folder / SCORES_FILE).stat().st_mtime_ns
+            found.append((made, folder.name, scores))
+    return max(found, key=lambda item: item[:2])[2] if found else None
 
 
 @dataclass(frozen=True)

@@ -214,6 +214,11 @@ class ReleaseConfig(StageConfig):
     report: ReportConfig = Field(ReportConfig(), title="Report")
 
     @property
+    def needs_matrix(self) -> bool:
+        """Whether the scores of the single queries are needed, not only their mean."""
+        return not isinstance(self.aggregate, MeanOfQueries)
+
+    @property
     def identity(self) -> Mapping[str, object]:
         """What decides the released bytes, as JSON values."""
         return self.model_dump(mode="json", exclude={"report"})

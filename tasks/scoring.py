@@ -19,7 +19,7 @@ from rise_ops.scoring import split_keys
 from storage.corpus import Corpus, Row
 from storage.errors import CorruptionError, MismatchError
 from storage.files import short_id
-from storage.layout import scores_folder
+from storage.layout import QUALITY_FOLDER, scores_folder
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ScoresRef
 from storage.scores import Scores, ScoresWriter
@@ -27,11 +27,14 @@ from storage.signatures import SignatureIndex, flat_differences
 from tasks.codes import index_panel
 from tasks.config import RuntimeConfig, ScoreConfig
 from tasks.progress import NO_PROGRESS, Progress
+from tasks.quality_config import SHIPPED, QualityConfig
+from tasks.quality_gate import recorded_warnings
+from tasks.scores_gate import judge_scores, refusal
 from tasks.scoring_graph import Search, predicted_bytes, search
 from tasks.selection import row_id_ranks
 from tasks.takedown import LivingRows, living_rows
 
-SCORES_VERSION = 1
+SCORES_VERSION = 2
 """Part of every scores id; raised when the same inputs would give other scores."""
 
 
@@ -48,6 +51,8 @@ class ScoreReport:
         predicted_bytes: Memory for the blocks in flight, known before any is read.
         seconds: Wall time of this call.
         already: The scores were in the store; nothing was computed.
+        warnings: What the quality gate found odd, but refused nothing for.
+        data_docs: First page of the quality report; empty when it is not there.
     """
 
     ref: ScoresRef
@@ -58,6 +63,8 @@ class ScoreReport:
     predicted_bytes: int
     seconds: float
     already: bool
+    warnings: tuple[str, ...] = ()
+    data_docs: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,7 @@ def score(
     config: ScoreConfig,
     runtime: RuntimeConfig,
     *,
+    quality: QualityConfig = SHIPPED,
     progress: Progress = NO_PROGRESS,
 ) -> ScoreReport:
     """Score every committed row of an index against a query set and store the result.
@@ -99,9 +107,12 @@ def score(
         queries: The queries' signatures, made in the same space.
         config: What to keep; part of the scores' identity.
         runtime: Scheduler and workers; changes no number.
+        quality: Where the suite of the gate is.
         progress: Receives one step a block.
 
     Raises:
+        ScoresRefused: The scores failed the gate; nothing was published.
+        SuiteError: The suite cannot be used.
         MismatchError: Queries and rows were sketched in different spaces; lists the fields.
         ValueError: ``top_k`` exceeds the rows that have positions; gives both numbers.
         IncompleteError: The index was never finished.
@@ -120,8 +131,19 @@ def score(
         with ScoresWriter(ref) as writer:
             target = _Target(opened, living.mask)
             tables = _score_tables(target, query_set, config, runtime, progress, writer)
+            gate = judge_scores(
+                tables,
+                index=index.index,
+                queries=queries,
+                scores_id=ref.scores_id,
+                docs=writer.staging / QUALITY_FOLDER,
+                quality=quality,
+            )
+            if not gate.success:
+                raise refusal(ref, gate, writer.refuse())
             manifest = _manifest(opened, queries, identity, n_empty=n_empty)
             writer.commit(**tables, manifest=manifest)
+    docs = scores_folder(ref) / QUALITY_FOLDER
     n_queries = int(query_set.manifest["n_queries"])
     return ScoreReport(
         ref=ref,
@@ -132,6 +154,8 @@ def score(
         predicted_bytes=predicted_bytes(opened, n_queries, runtime),
         seconds=time.monotonic() - started,
         already=already,
+        warnings=recorded_warnings(docs),
+        data_docs=str(docs / "index.html") if docs.is_dir() else "",
     )
 
 
@@ -279,7 +303,7 @@ def _score_tables(
     progress: Progress,
     writer: ScoresWriter,
 ) -> dict[str, pa.Table]:
-    """Search the index; return the tables ``values`` and ``top_rows``, write the matrix."""
+    """Search the index; return values, top and bottom rows as tables, write the matrix."""
     index = target.index
     panel = index_panel(index, query_set.signatures())
     matrix = None
@@ -289,13 +313,17 @@ def _score_tables(
         )
     row_ids = _row_ids(index)
     ranks = row_id_ranks(row_ids)
-    plan = Search(_anywhere(index.ref), config.top_k, matrix)
+    plan = Search(_anywhere(index.ref), config.top_k, matrix, opponents=True)
     found = search(plan, panel, ranks, runtime, progress, target.living)
     values = {"row_id": row_ids, "value": found.values, "n_positions": found.n_positions}
     query_ids = query_set.queries().column("row_id").to_pylist()
+    highest, lowest = np.split(found.keys, 2)
+    bottom_rows = _top_rows(lowest, ranks, row_ids, query_ids)
+    negated = bottom_rows.column("score").to_numpy()
     return {
         "values": pa.table(values),
-        "top_rows": _top_rows(found.keys, ranks, row_ids, query_ids),
+        "top_rows": _top_rows(highest, ranks, row_ids, query_ids),
+        "bottom_rows": bottom_rows.set_column(3, "score", pa.array(-negated)),
     }
 
 

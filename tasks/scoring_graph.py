@@ -54,11 +54,13 @@ class Search:
         index: The index; each task opens it for itself.
         top_k: Rows kept a query.
         matrix: Receives all scores, block by block, or None.
+        opponents: Keep the ``top_k`` rows of lowest score too.
     """
 
     index: IndexRef
     top_k: int
     matrix: StagedMatrix | None = None
+    opponents: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,10 @@ class BlockValues:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Merged top keys, uint64 [n_queries, top_k]; values and positions in corpus order."""
+    """Merged top keys, uint64 [n_queries, top_k]; values and positions in corpus order.
+
+    With opponents, keys of the negated scores follow: uint64 [2 n_queries, top_k].
+    """
 
     keys: NDArray[np.uint64]
     values: NDArray[np.float32]
@@ -181,6 +186,9 @@ def score_block(
     if rows.eligible is not None:
         eligible = eligible & rows.eligible
     keys = top_keys(scores[:-1], rows.ranks, eligible, top_k=plan.top_k)
+    if plan.opponents:
+        lowest = top_keys(-scores[:-1], rows.ranks, eligible, top_k=plan.top_k)
+        keys = np.concatenate([keys, lowest])
     return keys, BlockValues(scores[-1].copy(), n_positions)
 
 

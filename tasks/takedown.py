@@ -24,7 +24,8 @@ from storage.corpus import Corpus
 from storage.errors import NotFoundError
 from storage.files import digest
 from storage.refs import CorpusRef, ReleaseRef
-from storage.releases import all_releases, latest, open_release
+from storage.release_pointer import latest
+from storage.releases import all_releases, open_release
 from storage.rows import read_table
 from storage.tombstones import TOMBSTONE_SCHEMA, Bars, Record, Tombstones, TombstoneWriter
 from tasks.takedown_rows import find_rows

@@ -30,7 +30,8 @@ from storage.corpus import Corpus
 from storage.errors import IncompleteError, NotFoundError
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef
-from storage.releases import latest, open_release
+from storage.release_pointer import latest
+from storage.releases import open_release
 from storage.signatures import SignatureIndex
 from storage.tombstones import Tombstones
 
