@@ -172,21 +172,24 @@ class FacilityLocation:
     ) -> float:
         """Return what no selection within the bounds can exceed, given what was taken.
 
-        For any set T: objective(T) <= objective(taken) + sum of T's gains now (submodular), so the
-        largest gains that fit bound every selection; under a budget fractions of rows may count.
+        Coverage is submodular, so that of any set T is at most coverage(taken) plus the sum of what
+        T's rows would add to it now; their relevance adds up as it is. The largest such sums that
+        fit bound every selection; under a budget fractions of rows may count.
 
         Args:
-            candidates: Those not taken that may be in a selection at all.
+            candidates: Those that may be in a selection at all, the taken ones too.
             tokens: Of each candidate.
             max_rows: Rows that a selection may have.
             max_tokens: Tokens that it may have.
         """
         rows = np.flatnonzero(candidates)
         gains = np.array([self.gain(row) for row in rows.tolist()])
+        n = len(self.covered)
+        covered = self._per_candidate * n * float(self.covered.mean(dtype=np.float64))
         if max_tokens is None:
-            return self.objective + float(np.sort(gains)[::-1][:max_rows].sum())
+            return covered + float(np.sort(gains)[::-1][:max_rows].sum())
         lengths = np.maximum(tokens[rows], 1)
         order = np.argsort(-gains / lengths, kind="stable")
         used = np.minimum(np.cumsum(lengths[order]), max_tokens)
         shares = np.diff(used, prepend=0) / lengths[order]
-        return self.objective + float((shares * gains[order]).sum())
+        return covered + float((shares * gains[order]).sum())

@@ -51,9 +51,14 @@ class Cells:
 class CellQueues:
     """The undecided rows of each cell, in the order in which a completion takes them."""
 
-    def __init__(self, cells: Cells, order_by: Int64[np.ndarray, " rows"] | None) -> None:
-        """Order rows of a cell by ``order_by`` and place; None: by place alone."""
-        self._cells, self._order_by = cells, order_by
+    def __init__(
+        self,
+        cells: Cells,
+        order_by: Int64[np.ndarray, " rows"] | None,
+        without: Bool[np.ndarray, " rows"] | None = None,
+    ) -> None:
+        """Order rows of a cell by ``order_by`` and place, None: by place alone; leave some out."""
+        self._cells, self._order_by, self._without = cells, order_by, without
         self._rows: dict[int, list[int]] = {}
         self._passed: dict[int, int] = {}
 
@@ -61,6 +66,8 @@ class CellQueues:
         """Yield the undecided rows of a cell; decided ones at the front are passed for good."""
         if cell not in self._rows:
             of_cell = self._cells.rows(cell)
+            if self._without is not None:
+                of_cell = of_cell[~self._without[of_cell]]
             if self._order_by is not None:
                 of_cell = of_cell[np.argsort(self._order_by[of_cell], kind="stable")]
             self._rows[cell] = of_cell.tolist()

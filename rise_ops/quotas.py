@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-from jaxtyping import Int32, Int64
+from jaxtyping import Bool, Int32, Int64
 
 from rise_ops.kept_rows import CellQueues, Cells, KeptRows
 from rise_ops.quota_program import Need, complete, most_rows, shortfall
@@ -70,6 +70,8 @@ class Bounds:
         max_rows: Rows at most, None for any number.
         max_tokens: Tokens at most, None for any number.
         exact: ``max_rows`` must be reached, and rows are kept back for that from the start.
+        uncounted: Rows that least amounts do not count on, though they may be taken; bool [rows],
+            None for none.
     """
 
     tokens: Int64[np.ndarray, " rows"]
@@ -77,6 +79,7 @@ class Bounds:
     max_rows: int | None = None
     max_tokens: int | None = None
     exact: bool = False
+    uncounted: Bool[np.ndarray, " rows"] | None = None
 
 
 class Room:
@@ -103,7 +106,9 @@ class Room:
         self._refused: dict[int, int] = {}
         self._cells = Cells.of([field.codes for field in bounds.fields], len(bounds.tokens))
         by_tokens = bounds.max_tokens is not None
-        self._queues = CellQueues(self._cells, bounds.tokens if by_tokens else None)
+        self._queues = CellQueues(
+            self._cells, bounds.tokens if by_tokens else None, bounds.uncounted
+        )
         self._kept = self._keep(self._completion() if self._lacks() else ())
 
     @property

@@ -140,7 +140,18 @@ class Walk:
             self.outcome.reasons[self._passed] = UNDECIDED
             while self.room.keeps_rows:
                 self._go(self.room.rows_like_kept(), to_the_end=True)
+        self._forget_below_the_cut()
         return self.outcome
+
+    def _forget_below_the_cut(self) -> None:
+        """Undo what was dropped behind the last row taken for lack of room: it cost nothing."""
+        bounds = self.room.bounds
+        if bounds.max_tokens is None and not (bounds.max_rows and self.room.is_full):
+            return
+        rest = np.arange(max(self.outcome.taken, default=-1) + 1, len(self.outcome.reasons))
+        reasons, others = self.outcome.reasons[rest], self.outcome.others[rest]
+        no_room = (reasons == BUDGET) | ((reasons == QUOTA) & (others != KEPT_FOR_OTHERS))
+        self.outcome.reasons[rest[no_room]] = UNDECIDED
 
     def _decide(self, place: int) -> bool:
         """Take or drop a row that was looked at; return whether it was taken."""

@@ -5,16 +5,18 @@ same release always gives the same page, but for what the run cost. It needs no 
 model, unless token highlights are wanted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from storage.files import write_bytes
 from storage.refs import ReleaseRef
 from storage.releases import REPORT_FILE, open_release
 from tasks.config import RuntimeConfig
 from tasks.page.shell import Headline, Section, page
-from tasks.page.text import number, percent
+from tasks.page.text import number, percent, shortened
 from tasks.release_config import ReportConfig
+from tasks.report_checks import checks_section
 from tasks.report_cost import StageCost, record_costs
 from tasks.report_cut import cut_section, find_cut
 from tasks.report_data import ReportData, read_report_data
@@ -26,7 +28,7 @@ from tasks.report_origin import asked_section, lineage_section, shown_queries
 from tasks.report_private import Masks, find_masks
 from tasks.report_rows import Pair, duplicates_section, examples_section, read_pairs
 from tasks.report_use import cost_section, load_section
-from tasks.report_words import concentration, headline, standfirst
+from tasks.report_words import NAME_CHARS, concentration, headline, standfirst
 
 FORWARD_ROWS = 5
 """Rows whose whole way is shown."""
@@ -113,6 +115,7 @@ def _sections(data: ReportData, shown: _Shown, *, highlights: bool) -> list[Sect
         duplicates_section(data, shown.pairs, shown.masks),
         leakage_section(data, shown.masks),
         privacy_section(data),
+        checks_section(data),
         lineage_section(data, forward),
         cost_section(data),
         load_section(data),
@@ -145,7 +148,7 @@ def _headline(data: ReportData) -> Headline:
     )
     numbers = [
         (number(data.n_released), "rows released"),
-        (number(manifest["n_tokens"]), "tokens in them"),
+        *_tokens(manifest),
         (percent(data.n_released / max(1, data.n_candidates)), "of the candidates"),
         (number(n_queries), "queries asked" if n_queries != 1 else "query asked"),
         (number(sum(passed.values())), "rows passed over"),
@@ -157,3 +160,13 @@ def _headline(data: ReportData) -> Headline:
         standfirst=standfirst(data.config, data.lineage, n_queries=n_queries, reasons=passed),
         numbers=numbers,
     )
+
+
+def _tokens(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return how many tokens the release has, by the target's tokenizer too where one was named."""
+    target = manifest.get("target_tokens")
+    counted = [(number(manifest["n_tokens"]), "tokens in them")]
+    if target:
+        words = f"tokens for {shortened(target['tokenizer'], NAME_CHARS)}"
+        counted.append((number(target["n_tokens"]), words))
+    return counted

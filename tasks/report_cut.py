@@ -14,8 +14,8 @@ from tasks.page.shell import Section
 from tasks.page.text import count, number, percent
 from tasks.report_data import Groups, ReportData
 
-BINS = 64
-"""Bars of a picture: about five pixels each on a phone."""
+MOST_BINS, FEWEST_BINS = 64, 16
+"""Bars of a picture: of 64, each is about five pixels wide on a phone."""
 TAIL_HEIGHT = 0.12
 """When bars beyond the cut are lower than this part of the highest, they get their own picture."""
 TAIL_MARGIN = 0.6
@@ -99,7 +99,7 @@ def _pictures(data: ReportData, cut: Cut) -> list[Markup]:
         if lowest
         else (float(np.quantile(able, OUTLIERS)), high)
     )
-    edges = np.linspace(low, _above(low, high), BINS + 1)
+    edges = _edges(low, high, len(able))
     beyond = _beyond(groups, edges)
     is_small = beyond.max() < TAIL_HEIGHT * max(_counts(able, edges))
     pictures = [_picture(data, cut, edges, cap=None)]
@@ -121,7 +121,7 @@ def _tail_edges(groups: Groups, cut: Cut, *, lowest: bool) -> np.ndarray:
         if lowest
         else (cut.value - margin, float(able.max()))
     )
-    return np.linspace(low, _above(low, high), BINS + 1)
+    return _edges(low, high, len(able))
 
 
 def _picture(data: ReportData, cut: Cut, edges: np.ndarray, *, cap: float | None) -> Markup:
@@ -204,5 +204,7 @@ def _counts(values: np.ndarray, edges: np.ndarray) -> list[int]:
     return [int(n) for n in np.histogram(inside[inside >= edges[0]], bins=edges)[0]]
 
 
-def _above(low: float, high: float) -> float:
-    return high if high > low else low + 1.0
+def _edges(low: float, high: float, n_rows: int) -> np.ndarray:
+    """Return the borders of bins, fewer for few rows, so that bars are more than noise."""
+    n_bins = min(MOST_BINS, max(FEWEST_BINS, int(2 * n_rows**0.5)))
+    return np.linspace(low, high if high > low else low + 1.0, n_bins + 1)

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,13 +11,18 @@ from rise_ops.codes import RowCodes, decode
 from storage.corpus import Corpus, Row
 from storage.errors import StorageError
 from storage.refs import CorpusRef
-from tasks.attribution import TokenContributions, token_contributions
 from tasks.codes import index_panel
 from tasks.config import RuntimeConfig
 from tasks.report_data import ReportData
 
+if TYPE_CHECKING:
+    from tasks.attribution import TokenContributions
+
 MOST_EXAMPLES = 40
 """Examples of one kind, whatever is asked for: the page has to stay small."""
+
+MOST_TOKENS = 2048
+"""Rows longer than this are shown without highlights: reading them again takes too long."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Example:
     reason: str | None = None
     detail: str | None = None
     answered: Answered | None = None
-    tokens: TokenContributions | None = None
+    tokens: "TokenContributions | None" = None
 
 
 @dataclass(frozen=True)
@@ -230,12 +235,14 @@ def _with_tokens(
     data: ReportData, examples: Mapping[str, Example], runtime: RuntimeConfig
 ) -> tuple[dict[str, Example], str | None]:
     """Return the examples with their tokens, or as they are and why there are none."""
+    from tasks.attribution import token_contributions
+
     found = dict(examples)
     if data.index is None:
         return found, "the index that the rows were scored with is no longer there."
     try:
         for row_id, example in examples.items():
-            if example.answered is not None:
+            if example.answered is not None and example.row.n_tokens <= MOST_TOKENS:
                 tokens = token_contributions(
                     data.index.ref,
                     row_id,

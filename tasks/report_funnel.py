@@ -14,6 +14,7 @@ from tasks.page.plots import bar
 from tasks.page.shell import Section
 from tasks.page.text import count, number, percent, shortened
 from tasks.report_data import ReportData
+from tasks.report_mix import names_without_folder
 from tasks.report_words import REASONS, reason_name
 
 SHOWN_QUOTAS = 24
@@ -63,7 +64,7 @@ def _costs(data: ReportData) -> Markup | None:
         f"by how much the mean value, now {number(mean)}, would be better. Rows kept: how many of "
         "the released rows would be in that selection too."
     )
-    picture = table(columns, lines, caption="Cost of every constraint")
+    picture = table(columns, lines, caption="Cost of every constraint", stacks=True)
     return figure(_dearest(costs, mean), picture, note=note)
 
 
@@ -98,11 +99,12 @@ def _quotas(data: ReportData) -> Markup | None:
     shown = sorted(quotas, key=lambda one: (-one["selected"], one["field"], one["value"]))
     shown = shown[:SHOWN_QUOTAS]
     most = max(max(one["selected"], one["min_rows"], one["max_rows"] or 0) for one in shown) or 1
-    lines = [_quota_line(one, most) for one in shown]
+    brief = names_without_folder(one["value"] for one in quotas if one["field"] == "source")
+    lines = [_quota_line(one, brief.get(one["value"], one["value"]), most) for one in shown]
     full = sum(one["selected"] == one["max_rows"] for one in quotas)
     columns = [
         Column("quota"),
-        Column("", "picture"),
+        Column("how full", "picture"),
         Column("released", "number"),
         Column("allowed", "number"),
         Column("there were", "number"),
@@ -110,16 +112,16 @@ def _quotas(data: ReportData) -> Markup | None:
     note = "Dashed lines: least and most rows allowed."
     if len(quotas) > len(shown):
         note += f" {number(len(shown))} of {count(len(quotas), 'quota')}."
-    picture = table(columns, lines, caption="Quotas and how full they are")
+    picture = table(columns, lines, caption="Quotas and how full they are", stacks=True)
     return figure(f"{number(full)} of {count(len(quotas), 'quota')} are full", picture, note=note)
 
 
-def _quota_line(one: Mapping[str, Any], most: int) -> list[Content]:
+def _quota_line(one: Mapping[str, Any], name: str, most: int) -> list[Content]:
     limits = [limit for limit in (one["min_rows"], one["max_rows"]) if limit]
     least, upper = number(one["min_rows"]), one["max_rows"]
     allowed = f"{least} or more" if upper is None else f"{least} to {number(upper)}"
     return [
-        f"{one['field']} {shortened(one['value'], 40)}",
+        f"{one['field']} {shortened(name, 40)}",
         bar([(98 * one["selected"] / most, "selected")], marks=[98 * n / most for n in limits]),
         one["selected"],
         allowed,

@@ -95,7 +95,7 @@ def _leaks(data: ReportData, found: pa.Table, masks: Masks) -> Markup:
         Column("words that both have", "wide"),
     ]
     note = _shown(len(lines), found.num_rows)
-    return tag("div", table(columns, lines, caption="Closest overlaps"), note)
+    return tag("div", table(columns, lines, caption="Closest overlaps", stacks=True), note)
 
 
 def leak_texts(data: ReportData) -> list[str]:
@@ -144,7 +144,7 @@ def _private(found: pa.Table, kept: set[str]) -> Markup:
         Column("at character", "number"),
         Column("row is"),
     ]
-    shown = table(columns, lines, caption="Strings that look private")
+    shown = table(columns, lines, caption="Strings that look private", stacks=True)
     return tag("div", shown, _shown(len(lines), found.num_rows))
 
 

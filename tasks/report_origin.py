@@ -9,7 +9,7 @@ from markupsafe import Markup
 from storage.corpus import Corpus
 from storage.refs import CorpusRef
 from tasks.page.markup import Content, joined, tag
-from tasks.page.parts import Column, facts, passage, table
+from tasks.page.parts import Column, facts, more, passage, table
 from tasks.page.shell import Section
 from tasks.page.text import NOTHING, count, listed, number, shortened, size
 from tasks.report_data import ReportData
@@ -71,6 +71,8 @@ def shown_queries(data: ReportData) -> list[dict[str, Any]]:
 def _labelled(n_queries: int, labels: Counter[str]) -> str:
     if not labels:
         return number(n_queries)
+    if list(labels.values()) == [n_queries]:
+        return f"{number(n_queries)}, labelled {quoted(next(iter(labels)))}"
     kinds = [f"{number(n)} {quoted(label)}" for label, n in labels.most_common(6)]
     more_kinds = f" and {number(len(labels) - 6)} more labels" if len(labels) > 6 else ""
     return f"{number(n_queries)}: {listed(kinds)}{more_kinds}"
@@ -214,7 +216,9 @@ def _forward(data: ReportData, examples: Sequence[Example]) -> Markup:
         class_="note",
     )
     heading = tag("h3", "Some rows, forward")
-    return tag("div", heading, table(columns, lines, caption="Ways of single rows"), note)
+    return tag(
+        "div", heading, table(columns, lines, caption="Ways of single rows", stacks=True), note
+    )
 
 
 def _files(data: ReportData) -> Markup:
@@ -236,9 +240,8 @@ def _files(data: ReportData) -> Markup:
     ]
     left_out = len(entries) - len(lines)
     note = f"{number(left_out)} files more. " if left_out > 0 else ""
-    return tag(
-        "div",
-        tag("h3", f"{count(len(entries), 'file')}, each with its checksum"),
-        table(columns, lines, caption="Files of the release"),
+    content = joined(
+        table(columns, lines, caption="Files of the release", stacks=True),
         tag("p", f"{note}Whole checksums are in manifest.json.", class_="note"),
     )
+    return more(f"{count(len(entries), 'file')}, each with its checksum", content)

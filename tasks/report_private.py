@@ -6,6 +6,9 @@ from tasks.page.parts import Hidden
 from tasks.privacy import find_private, shape
 from tasks.release_config import PrivacyConfig
 
+SEARCHED_CHARS = 20_000
+"""Characters searched of a text, from its beginning: more than a page ever shows."""
+
 
 class Masks:
     """What to hide in texts that the page shows.
@@ -21,6 +24,10 @@ class Masks:
     def of(self, text: str) -> Sequence[Hidden]:
         """Return the stretches of a text that are hidden, in order."""
         return self._hidden.get(text, ())
+
+    def allows_tokens(self, text: str) -> bool:
+        """Tell whether a text may be shown by tokens: all of it was searched, nothing found."""
+        return len(text) <= SEARCHED_CHARS and not self.of(text)
 
 
 def find_masks(texts: Iterable[str], config: PrivacyConfig) -> Masks:
@@ -38,7 +45,7 @@ def find_masks(texts: Iterable[str], config: PrivacyConfig) -> Masks:
 
 def _hidden(text: str, config: PrivacyConfig) -> list[Hidden]:
     hidden: list[Hidden] = []
-    for one in find_private(text, config.kinds, config.phone_regions):
+    for one in find_private(text[:SEARCHED_CHARS], config.kinds, config.phone_regions):
         if not hidden or one.start >= hidden[-1].stop:
             words = text[one.start : one.stop]
             hidden.append(Hidden(one.start, one.stop, shape(words, one.kind)))

@@ -52,7 +52,7 @@ def _opening(cards: Sequence[Markup]) -> list[Markup]:
     first, rest = cards[:OPEN_CARDS], cards[OPEN_CARDS:]
     shown = [tag("div", *first, class_="cards")]
     if rest:
-        shown.append(more(f"{count(len(rest), 'row')} more", tag("div", *rest, class_="cards")))
+        shown.append(more(f"{number(len(rest))} more", tag("div", *rest, class_="cards")))
     return shown
 
 
@@ -114,7 +114,7 @@ def _title(example: Example) -> list[Content]:
 def _row_half(example: Example, masks: Masks) -> Markup:
     row = example.row
     hidden = masks.of(row.text)
-    if example.tokens is not None and not hidden:
+    if example.tokens is not None and masks.allows_tokens(row.text):
         said = "".join(one.token for one in example.tokens.row)
         before = row.text.removesuffix(said) if row.text.endswith(said) else ""
         body = tokens(example.tokens.row, n_most=ROW_TOKENS, before=before[-PROMPT_CHARS:])
@@ -135,7 +135,7 @@ def _query_half(example: Example, masks: Masks) -> Markup | None:
         return None
     words = asked.prompt + asked.completion
     hidden = masks.of(words)
-    if example.tokens is not None and not hidden:
+    if example.tokens is not None and masks.allows_tokens(words):
         before = asked.prompt[-PROMPT_CHARS:]
         body = tokens(example.tokens.query, n_most=QUERY_TOKENS, before=before)
     else:
@@ -207,7 +207,7 @@ def duplicates_section(data: ReportData, pairs: Sequence[Pair], masks: Masks) ->
         class_="note",
     )
     heading = f"{count(n_dropped, 'row')} said what a released row already says"
-    return Section("Duplicates", heading, joined(note, tag("div", *cards, class_="cards")))
+    return Section("Duplicates", heading, joined(note, tag("div", *_opening(cards))))
 
 
 def _pair_card(pair: Pair, masks: Masks) -> Markup:

@@ -43,9 +43,9 @@ def cost_section(data: ReportData) -> Section:
     columns = [
         Column("stage"),
         Column("time", "picture"),
-        Column("", "number"),
-        Column("on disk", "picture"),
-        Column("", "number"),
+        Column("seconds", "number"),
+        Column("bytes", "picture"),
+        Column("on disk", "number"),
     ]
     total = sum(sizes.values())
     spoken = (
@@ -53,7 +53,7 @@ def cost_section(data: ReportData) -> Section:
         if seconds
         else f"{size(total)} on disk; times were not recorded"
     )
-    parts = [table(columns, lines, caption="Time and bytes of every stage")]
+    parts = [table(columns, lines, caption="Time and bytes of every stage", stacks=True)]
     speed = next((cost.tokens_per_second for cost in data.costs if cost.tokens_per_second), None)
     if speed is not None:
         parts.append(

@@ -58,7 +58,7 @@ def settings_in_words(config: ReleaseConfig, *, n_queries: int) -> dict[str, str
     found = {
         "Rows wanted": _size(config),
         "A row's value": _aggregate(config, n_queries),
-        "Quotas": "; ".join(_quota(quota) for quota in config.quotas) or "none",
+        "Quotas": _quotas(config) or "none",
         "Near duplicates": _collapse(config.collapse),
         "Diversity": _diversity(config.diversity),
         "Leakage": _leakage(config.leakage),
@@ -99,12 +99,17 @@ def _aggregate(config: ReleaseConfig, n_queries: int) -> str:
     return f"{words}, without what its length foretells" if corrected else words
 
 
-def _quota(quota: Quota) -> str:
-    of = (
-        f"every other {quota.field}"
-        if quota.value == "*"
-        else f"{quota.field} {quoted(quota.value)}"
-    )
+def _quotas(config: ReleaseConfig) -> str:
+    named = {quota.field for quota in config.quotas if quota.value != "*"}
+    words = []
+    for quota in config.quotas:
+        every = f"every {'other ' if quota.field in named else ''}{quota.field}"
+        of = every if quota.value == "*" else f"{quota.field} {quoted(quota.value)}"
+        words.append(_quota(quota, of))
+    return "; ".join(words)
+
+
+def _quota(quota: Quota, of: str) -> str:
     if quota.max_rows is None:
         return f"at least {count(quota.min_rows, 'row')} of {of}"
     if quota.min_rows == 0:

@@ -17,7 +17,7 @@ from rise_ops.diversity import (
 from rise_ops.near_signatures import Shortener
 from rise_ops.quotas import Bounds, Infeasible, Room
 from rise_ops.selection import preference
-from rise_ops.walk import TAKEN, UNDECIDED, Outcome, Walk
+from rise_ops.walk import JUDGES, TAKEN, UNDECIDED, Outcome, Walk
 from tasks.selection_judges import BLOCK_TOKENS, SIGNATURE_ROWS, RowFacts, RowJudges
 from tasks.selection_problem import Problem
 
@@ -94,15 +94,31 @@ def _bounds(problem: Problem, left_out: LeftOut) -> Bounds:
 
 
 def _walk(problem: Problem, facts: RowFacts, left_out: LeftOut, bounds: Bounds) -> Solved:
-    judges = RowJudges(facts, left_out.reasons, asks_checks=left_out == NOTHING)
-    walk = Walk(Room(bounds), judges, block_tokens=BLOCK_TOKENS)
+    """Walk; if rows that least amounts counted on were dropped too late, again without them."""
+    while True:
+        judges = RowJudges(facts, left_out.reasons, asks_checks=left_out == NOTHING)
+        walk = Walk(Room(bounds), judges, block_tokens=BLOCK_TOKENS)
+        try:
+            return _walk_once(problem, facts, left_out, walk)
+        except Infeasible:
+            uncounted = walk.outcome.reasons >= JUDGES
+            if bounds.uncounted is not None:
+                uncounted |= bounds.uncounted
+                if (uncounted == bounds.uncounted).all():
+                    raise
+            if not uncounted.any():
+                raise
+            bounds = replace(bounds, uncounted=uncounted)
+
+
+def _walk_once(problem: Problem, facts: RowFacts, left_out: LeftOut, walk: Walk) -> Solved:
     settings = problem.config.diversity
     if settings is None or left_out.diversity:
         return Solved(walk.run())
     n_candidates = min(settings.candidates, len(problem.positions))
-    ranker = _ranker(problem, facts, n_candidates, bounds)
+    ranker = _ranker(problem, facts, n_candidates, walk.room.bounds)
     outcome = walk.run_ranked(ranker, n_candidates)
-    return Solved(outcome, _quality(ranker, problem, facts, outcome, bounds))
+    return Solved(outcome, _quality(ranker, problem, facts, outcome, walk.room.bounds))
 
 
 # --------------------------------------------------------------------------------- diversity
@@ -168,7 +184,7 @@ def _quality(
     if not isinstance(ranker, FacilityLocation):
         raise TypeError(f"no measure of quality for {type(ranker).__name__}")
     n = len(ranker.covered)
-    allowed = outcome.reasons[:n] != TAKEN
+    allowed = np.ones(n, bool)
     allowed[[place for place in facts.verdicts if place < n]] = False
     bound = ranker.upper_bound(
         allowed, bounds.tokens[:n], max_rows=bounds.max_rows, max_tokens=bounds.max_tokens
@@ -178,8 +194,8 @@ def _quality(
         "candidates": n,
         "objective": ranker.objective,
         "upper_bound": bound,
-        "share_of_best_at_least": ranker.objective / bound if bound > 0 else 1.0,
-        "share_known_beforehand": _known_share(problem, bounds),
+        "share_of_best_by_bound": min(1.0, ranker.objective / bound) if bound > 0 else 1.0,
+        "share_of_best_beforehand": _known_share(problem, bounds),
         "gains_computed": ranker.n_evaluations,
         "coverage": float(ranker.covered.mean(dtype=np.float64)),
         "mean_nearest_cosine": _mean_nearest(facts, np.flatnonzero(outcome.reasons[:n] == TAKEN)),

@@ -52,7 +52,11 @@ class Column:
 
 
 def table(
-    columns: Sequence[Column], rows: Sequence[Sequence[Content]], *, caption: str | None = None
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[Content]],
+    *,
+    caption: str | None = None,
+    stacks: bool = False,
 ) -> Markup:
     """Return a table; it scrolls by itself where it is wider than the page.
 
@@ -60,6 +64,7 @@ def table(
         columns: Headings; the first column's cells name their rows.
         rows: Cells, as many as columns; strings are shown as they are, numbers grouped.
         caption: What the table says, for those who cannot see the page around it.
+        stacks: On a phone every row becomes a block with a line a cell; for tables too wide there.
     """
     return rendered(
         "table.html",
@@ -68,6 +73,7 @@ def table(
             [_cell(cell, column) for cell, column in zip(row, columns, strict=True)] for row in rows
         ],
         caption=caption,
+        stacks=stacks,
     )
 
 

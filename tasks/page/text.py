@@ -16,9 +16,6 @@ _HIDDEN = re.compile(
 """What leaves no trace on a page, or turns its direction; joiners of letters are not among it."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_PICTURES = 0x2400
-"""First of the characters that picture control codes."""
-
 NOTHING = "\N{EN DASH}"
 """What stands where there is no number."""
 
@@ -29,7 +26,7 @@ _THIN_LIMIT = 1e-4
 def visible(text: str) -> str:
     """Return text in which every character can be seen and none moves the others.
 
-    Control codes become their pictures, marks of direction and of zero width their code in angle
+    Control characters, marks of direction and what has no width become their code in angle
     brackets; lines end in a line feed.
     """
     lines = text.replace("\r\n", "\n")
@@ -37,10 +34,8 @@ def visible(text: str) -> str:
 
 
 def _named(match: re.Match[str]) -> str:
-    code = ord(match.group())
-    if code < 0x20:
-        return chr(_PICTURES + code)
-    return f"\N{MATHEMATICAL LEFT ANGLE BRACKET}U+{code:04X}\N{MATHEMATICAL RIGHT ANGLE BRACKET}"
+    code = f"U+{ord(match.group()):04X}"
+    return f"\N{MATHEMATICAL LEFT ANGLE BRACKET}{code}\N{MATHEMATICAL RIGHT ANGLE BRACKET}"
 
 
 def excerpt(text: str, n_chars: int) -> str:

@@ -114,3 +114,12 @@ def test_sizes_are_the_words_of_the_hub(n_rows, word):
 
 def test_the_same_release_has_the_same_card():
     assert card() == card()
+
+
+def test_the_library_of_the_hub_reads_the_header():
+    from huggingface_hub import DatasetCard
+
+    fields = DatasetCard(card(license_name="my licence: 1.0")).data.to_dict()
+    assert (fields["license"], fields["license_name"]) == ("other", "my licence: 1.0")
+    assert fields["language"] == ["en", "fr"]
+    assert fields["pretty_name"] == "main"
