@@ -126,15 +126,15 @@ def block_bounds(n_rows: int, block_rows: int) -> list[tuple[int, int]]:
 def predicted_bytes(index: SignatureIndex, n_queries: int, runtime: RuntimeConfig) -> int:
     """Return the memory that the blocks in flight take together, in bytes, before any is read.
 
-    Reading holds a shard three times: as stored, chunk by chunk with checked sums, and as one
-    array. Scoring holds it once, with a slice of rows as they are multiplied and, for every score
-    of the block, its key and the copies that ordering makes. Values, ranks and row ids of the
-    whole index (tens of bytes a row) come on top, in the calling process.
+    A shard is held once, with a slice of rows as they are multiplied (twice: products may lay them
+    out anew) and, for every score of the block, its key and the copies that ordering makes.
+    Values, ranks and row ids of the whole index (tens of bytes a row) come on top, in the calling
+    process.
     """
     shard = index.block_rows * index.row_bytes
-    widened = SLICE_ROWS * index.n_numbers * np.dtype(np.float32).itemsize
+    widened = 2 * SLICE_ROWS * index.n_numbers * np.dtype(np.float32).itemsize
     ordering = index.block_rows * (n_queries + 1) * ORDERING_BYTES
-    return worker_count(runtime) * max(3 * shard, shard + widened + ordering)
+    return worker_count(runtime) * (shard + widened + ordering)
 
 
 def worker_count(runtime: RuntimeConfig) -> int:

@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -11,6 +12,8 @@ from rise_ops.scoring import (
     SLICE_ROWS,
     block_scores,
     merge_keys,
+    onednn_products,
+    plain_products,
     query_panel,
     ranks_of,
     sort_keys,
@@ -48,6 +51,40 @@ def test_scores_equal_a_float64_product(n_rows, n_queries):
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores[:-1], exact, atol=2e-4, rtol=0)
     np.testing.assert_allclose(scores[-1], exact.mean(axis=0), atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("n_vectors", [2, 3, 101])
+@pytest.mark.parametrize("n_numbers", [1, 7, 96, 2048])
+def test_onednn_and_blas_products_are_equal_up_to_rounding(n_vectors, n_numbers):
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    rng = np.random.default_rng(n_numbers)
+    vectors = torch.from_numpy(rng.standard_normal((n_vectors, n_numbers), dtype=np.float32))
+    rows = torch.from_numpy(rng.standard_normal((SLICE_ROWS, n_numbers), dtype=np.float32))
+    exact = vectors.double() @ rows.double().T
+    bound = 2.0**-23 * n_numbers * (vectors.abs().double() @ rows.abs().double().T)
+    for products in (onednn_products, plain_products):
+        found = products(vectors, rows)
+        assert found.shape == exact.shape
+        assert ((found.double() - exact).abs() <= bound).all()
+
+
+def test_without_onednn_the_same_rows_are_best(monkeypatch):
+    rng = np.random.default_rng(5)
+    block = (rng.integers(-3, 4, (3 * SLICE_ROWS + 5, 40)) / 8).astype(np.float16)
+    panel = query_panel((rng.integers(-3, 4, (4, 40)) / 8).astype(np.float32))
+    found = []
+    for answer in (True, False):
+        monkeypatch.setattr("rise_ops.scoring._onednn_is_faster", lambda answer=answer: answer)
+        found.append(block_scores(block, panel))
+    assert np.array_equal(found[0], found[1])  # sums of eighths are exact
+
+
+def test_rows_that_cannot_be_written_to_are_scored():
+    block = np.ones((3, 8), np.float16)
+    panel = query_panel(np.ones((2, 8), np.float32))
+    block.flags.writeable = panel.vectors.flags.writeable = False
+    assert np.array_equal(block_scores(block, panel), np.full((3, 3), 8.0))
 
 
 def test_every_finite_float16_is_widened_exactly():
