@@ -1,49 +1,29 @@
-"""The Dask graph of a search: one task a block, a tree that merges the top rows.
+"""A search: every row of an index against some queries, block by block.
 
 A block task opens the index by its reference, reads one shard, multiplies, and keeps the top
 keys and the values of its rows: memory is bounded by the blocks in flight, not by the index.
-The graph is the same for every scheduler, and every task multiplies with one BLAS thread and
-fixed shapes, so threads, a local cluster and a cluster elsewhere give the same bits.
+`tasks.block_graph` spreads the tasks and merges what they find.
 """
 
-import functools
-import os
-import threading
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rise_ops.codes import RowCodes
 from rise_ops.integer_scoring import IntegerPanel, code_scores, integer_panel
-from rise_ops.scoring import SLICE_ROWS, QueryPanel, block_scores, merge_keys, top_keys
+from rise_ops.scoring import SLICE_ROWS, QueryPanel, block_scores, top_keys
 from storage.blocks import PLAIN_CODE
 from storage.errors import CorruptionError
 from storage.refs import IndexRef
 from storage.scores import StagedMatrix
 from storage.signatures import SignatureIndex
+from tasks.block_graph import BlockTasks, one_product_thread, run_blocks, worker_count
 from tasks.config import RuntimeConfig
 from tasks.progress import Progress
 
-if TYPE_CHECKING:
-    from distributed import Client
-    from threadpoolctl import ThreadpoolController
-
-MERGE_FAN_IN = 8
-"""Partial results merged by one task."""
-
 ORDERING_BYTES = 40
 """Bytes a score takes while the best are found: 4 as number, 8 as key, and temporary copies."""
-
-BLAS_THREADS = 1
-"""Threads of one product; the tasks are what runs in parallel."""
-
-CONNECT_SECONDS = 20
-"""How long an existing Dask scheduler may take to answer."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +39,19 @@ class Search:
     index: IndexRef
     top_k: int
     matrix: StagedMatrix | None = None
+
+
+@dataclass(frozen=True)
+class BlockRows:
+    """The rows of a block that are searched.
+
+    Attributes:
+        ranks: uint32 [n_rows], each row's rank among all row ids.
+        eligible: bool [n_rows], rows that may be among the best; None: all of them.
+    """
+
+    ranks: NDArray[np.uint32]
+    eligible: NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True)
@@ -84,6 +77,7 @@ def search(
     ranks: NDArray[np.uint32],
     runtime: RuntimeConfig,
     progress: Progress,
+    eligible: NDArray[np.bool_] | None = None,
 ) -> SearchResult:
     """Run ``plan`` over the rows that have a rank, with the scheduler that ``runtime`` names.
 
@@ -95,6 +89,8 @@ def search(
         ranks: uint32 [n_rows], each row's rank among the row ids.
         runtime: Scheduler and number of workers.
         progress: Receives one step a block.
+        eligible: bool [n_rows], rows that may be among the best. Others still get a value, and
+            rows without positions never are. None: all rows.
 
     Raises:
         CorruptionError: A block is missing, damaged or not finite; names the block.
@@ -102,15 +98,15 @@ def search(
     """
     index = SignatureIndex.open(plan.index)
     bounds = block_bounds(len(ranks), index.block_rows)
-    slices = [ranks[start:stop] for start, stop in bounds]
+    rows = [
+        BlockRows(ranks[start:stop], None if eligible is None else eligible[start:stop])
+        for start, stop in bounds
+    ]
     # made once, not in every task: queries in integers, where rows are
     queries = panel if index.code == PLAIN_CODE else integer_panel(panel)
     progress.start(total=len(bounds), unit="blocks")
-    if runtime.scheduler == "threads":
-        keys, parts = _on_threads(plan, queries, slices, runtime, progress)
-    else:
-        with _client(runtime) as client:
-            keys, parts = _on_cluster(client, plan, queries, slices, progress)
+    tasks = BlockTasks(score_block, plan, queries, range(len(bounds)), rows, plan.top_k)
+    keys, parts = run_blocks(tasks, runtime, progress)
     return SearchResult(
         keys=keys,
         values=np.concatenate([part.values for part in parts]),
@@ -137,28 +133,24 @@ def predicted_bytes(index: SignatureIndex, n_queries: int, runtime: RuntimeConfi
     return worker_count(runtime) * (shard + widened + ordering)
 
 
-def worker_count(runtime: RuntimeConfig) -> int:
-    """Return how many blocks are worked on at once: as configured, else one a core."""
-    return runtime.workers or len(os.sched_getaffinity(0))
-
-
 def score_block(
-    plan: Search, queries: QueryPanel | IntegerPanel, block: int, ranks: NDArray[np.uint32]
+    plan: Search, queries: QueryPanel | IntegerPanel, block: int, rows: BlockRows
 ) -> tuple[NDArray[np.uint64], BlockValues]:
     """Score one block: the task of the graph, run wherever the scheduler puts it."""
     index = SignatureIndex.open(plan.index)
     # rows behind those that have a rank were committed meanwhile
-    signatures, n_positions = (part[: len(ranks)] for part in index.read_block(block))
+    n_rows = len(rows.ranks)
+    signatures, n_positions = (part[:n_rows] for part in index.read_block(block))
     scales = index.read_scales(block)
-    codes = RowCodes(signatures, None if scales is None else scales[: len(ranks)])
-    _limit_blas_for_good()
-    # OpenMP, which the integer product uses, keeps a limit for every thread that calls it
-    with _openmp_pools().limit(limits=1):
+    codes = RowCodes(signatures, None if scales is None else scales[:n_rows])
+    with one_product_thread():
         scores = _finite_scores(plan.index, block, codes, queries)
     if plan.matrix is not None:
         plan.matrix.write_block(block, np.ascontiguousarray(scores[:-1].T))
     eligible = n_positions > 0
-    keys = top_keys(scores[:-1], ranks, eligible, top_k=plan.top_k)
+    if rows.eligible is not None:
+        eligible &= rows.eligible
+    keys = top_keys(scores[:-1], rows.ranks, eligible, top_k=plan.top_k)
     return keys, BlockValues(scores[-1].copy(), n_positions)
 
 
@@ -174,141 +166,3 @@ def _finite_scores(
             f"block {block} of index {index.index!r} in {index.root} cannot be scored: {error}. "
             "Run `rise verify`, delete the block's record and build the index again."
         ) from error
-
-
-# --------------------------------------------------------------------------------- the graph
-
-
-def _graph(plan: Search, queries: Any, slices: Sequence[Any]) -> tuple[Any, list[Any]]:
-    """Return the node of the merged keys and the nodes of every block's values."""
-    from dask.delayed import delayed
-
-    # a name of its own a run: a long-lived scheduler must not answer from an earlier run's keys
-    run = uuid.uuid4().hex
-    task = delayed(score_block, nout=2, pure=False)
-    results = [
-        task(plan, queries, block, ranks, dask_key_name=f"score_block-{run}-{block}")
-        for block, ranks in enumerate(slices)
-    ]
-    merge = delayed(merge_keys, pure=False)
-    level = [keys for keys, _ in results]
-    while len(level) > 1:
-        groups = [level[i : i + MERGE_FAN_IN] for i in range(0, len(level), MERGE_FAN_IN)]
-        level = [merge(group, top_k=plan.top_k) for group in groups]
-    return level[0], [values for _, values in results]
-
-
-def _on_threads(
-    plan: Search,
-    queries: QueryPanel | IntegerPanel,
-    slices: Sequence[NDArray[np.uint32]],
-    runtime: RuntimeConfig,
-    progress: Progress,
-) -> tuple[NDArray[np.uint64], list[BlockValues]]:
-    from dask.base import compute
-    from dask.callbacks import Callback
-    from dask.delayed import delayed
-
-    def count(key: Any, *_: Any) -> None:
-        if str(key).startswith("score_block-"):
-            progress.advance(1)
-
-    keys, parts = _graph(plan, delayed(queries, traverse=False), slices)
-    with _one_blas_thread(), Callback(posttask=count):
-        merged, values = compute(
-            keys,
-            parts,
-            scheduler="threads",
-            num_workers=worker_count(runtime),
-            optimize_graph=False,
-        )
-    return merged, values
-
-
-def _on_cluster(
-    client: "Client",
-    plan: Search,
-    queries: QueryPanel | IntegerPanel,
-    slices: Sequence[NDArray[np.uint32]],
-    progress: Progress,
-) -> tuple[NDArray[np.uint64], list[BlockValues]]:
-    from distributed import as_completed
-
-    panel = client.scatter(queries, broadcast=True)
-    keys, parts = _graph(plan, panel, client.scatter(list(slices)))
-    merged, *values = client.compute([keys, *parts], optimize_graph=False)
-    for future in as_completed(values, loop=client.loop):
-        future.result()  # the first damaged block ends the search
-        progress.advance(1)
-    return merged.result(), client.gather(values)
-
-
-@contextmanager
-def _client(runtime: RuntimeConfig) -> Iterator["Client"]:
-    """Yield a client of the configured scheduler; a local cluster lives as long as the call."""
-    # read once, when distributed is imported, here and in workers; a failed task is not worth a
-    # log entry beside the error that it raises here
-    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
-    from distributed import Client, LocalCluster
-
-    if runtime.scheduler == "local":
-        with (
-            LocalCluster(
-                n_workers=worker_count(runtime),
-                threads_per_worker=1,
-                dashboard_address=None,
-                # without a dashboard it still serves HTTP: on a free port, not the usual one
-                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-            ) as cluster,
-            Client(cluster, set_as_default=False) as client,
-        ):
-            yield client
-        return
-    try:
-        client = Client(runtime.scheduler, set_as_default=False, timeout=CONNECT_SECONDS)
-    except OSError as error:
-        raise ConnectionError(
-            f"no Dask scheduler answers at {runtime.scheduler} within {CONNECT_SECONDS} s "
-            f"({error}). Start one, or use scheduler: threads."
-        ) from error
-    with client:
-        yield client
-
-
-# ----------------------------------------------------------------------------------- threads
-
-_ONE_SEARCH = threading.Lock()
-
-
-@contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    """Hold this process at one BLAS thread; searches on threads wait for one another.
-
-    The number of BLAS threads decides how a product is cut and so its last bits. It belongs to
-    the whole process, and threadpoolctl lets one thread at a time change it: the thread that
-    waits for the search, not its tasks, which come and go.
-    """
-    from threadpoolctl import threadpool_limits
-
-    with _ONE_SEARCH, threadpool_limits(limits=BLAS_THREADS, user_api="blas"):
-        yield
-
-
-def _limit_blas_for_good() -> None:
-    """Put a task's process at one BLAS thread and leave it there.
-
-    In a Dask worker nobody else would: another task may be multiplying when this one ends.
-    Under `_one_blas_thread` this changes nothing, except where BLAS counts threads for each
-    thread that calls it (OpenBLAS on OpenMP).
-    """
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(limits=BLAS_THREADS, user_api="blas")
-
-
-@functools.cache
-def _openmp_pools() -> "ThreadpoolController":
-    """Return the OpenMP pools of this process; looking for them takes a while."""
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController().select(user_api="openmp")
