@@ -13,7 +13,8 @@ that no order of merging can change, and ties break by row id.
 """
 
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,16 +100,46 @@ def block_scores(
             f"expected rows of {panel.n_numbers} numbers, as the queries have, "
             f"got a block of shape {list(block.shape)}"
         )
-    vectors = _tensor(panel.vectors)
-    products = onednn_products if _onednn_is_faster() else plain_products
+    vectors, products = _tensor(panel.vectors), _fastest_products()
     scores = np.empty((len(panel.vectors), len(block)), np.float32)
     widened = torch.zeros((SLICE_ROWS, panel.n_numbers))
     for start in range(0, len(block), SLICE_ROWS):
         rows = block[start : start + SLICE_ROWS]
         widened[: len(rows)].copy_(_tensor(rows))
         scores[:, start : start + SLICE_ROWS] = products(vectors, widened)[:, : len(rows)]
-    _refuse_not_finite(block, scores)
+    _refuse_not_finite(block, scores, np.arange(len(block)))
     return scores
+
+
+def scores_in_place(
+    rows: Float16[np.ndarray, "rows numbers"], places: Int64[np.ndarray, " rows"], panel: QueryPanel
+) -> Float32[np.ndarray, "vectors rows"]:
+    """Return the scores of a few rows of a block, with the bits that `block_scores` gives them.
+
+    Each row is multiplied at its place in its slice, whatever the slice holds beside it.
+
+    Args:
+        rows: float16 [n_rows, n_numbers].
+        places: int64 [n_rows], ascending positions of the rows in their block.
+        panel: The queries and their mean.
+
+    Raises:
+        ValueError: A row has a number that is not finite.
+    """
+    vectors, products = _tensor(panel.vectors), _fastest_products()
+    scores = np.empty((len(panel.vectors), len(rows)), np.float32)
+    widened = torch.zeros((SLICE_ROWS, panel.n_numbers))
+    cuts = np.flatnonzero(np.diff(places // SLICE_ROWS)) + 1
+    for start, stop in itertools.pairwise([0, *cuts.tolist(), len(rows)]):
+        part = torch.from_numpy(places[start:stop] % SLICE_ROWS)
+        widened[part] = _tensor(rows[start:stop]).float()
+        scores[:, start:stop] = products(vectors, widened)[:, part]
+    _refuse_not_finite(rows, scores, places)
+    return scores
+
+
+def _fastest_products() -> Callable[[Tensor, Tensor], Tensor]:
+    return onednn_products if _onednn_is_faster() else plain_products
 
 
 def onednn_products(
@@ -141,13 +172,15 @@ def _tensor(array: np.ndarray) -> Tensor:
 
 
 def _refuse_not_finite(
-    block: Float16[np.ndarray, "rows numbers"], scores: Float32[np.ndarray, "vectors rows"]
+    rows: Float16[np.ndarray, "rows numbers"],
+    scores: Float32[np.ndarray, "vectors rows"],
+    places: Int64[np.ndarray, " rows"],
 ) -> None:
     # a number that is not finite makes every score of its row NaN or infinite, and those are fewer
     suspects = np.flatnonzero(~np.isfinite(scores).all(axis=0))
-    bad = suspects[~np.isfinite(block[suspects]).all(axis=1)]
+    bad = suspects[~np.isfinite(rows[suspects]).all(axis=1)]
     if len(bad):
-        raise ValueError(f"row {bad[0]} of the block has a number that is not finite")
+        raise ValueError(f"row {places[bad[0]]} of the block has a number that is not finite")
 
 
 def ranks_of(order: Int64[np.ndarray, " rows"]) -> UInt32[np.ndarray, " rows"]:
@@ -184,7 +217,7 @@ def sort_keys(
 def top_keys(
     scores: Float32[np.ndarray, "queries rows"],
     ranks: UInt32[np.ndarray, " rows"],
-    eligible: Bool[np.ndarray, " rows"],
+    eligible: Bool[np.ndarray, " rows"] | Bool[np.ndarray, "queries rows"],
     *,
     top_k: int,
 ) -> UInt64[np.ndarray, "queries kept"]:
@@ -193,16 +226,15 @@ def top_keys(
     Args:
         scores: float32 [n_queries, n_rows], finite.
         ranks: uint32 [n_rows], each row's rank among all row ids of the index.
-        eligible: bool [n_rows]; rows without positions are not and never appear.
+        eligible: bool [n_rows], or for each query [n_queries, n_rows]; rows without positions are
+            not and never appear.
         top_k: Rows wanted a query, at least 1.
 
     Returns:
         uint64 [n_queries, min(top_k, n_rows)], ascending, `NO_ROW` where rows run out.
     """
     if top_k >= scores.shape[1]:
-        keys = sort_keys(scores, ranks)
-        keys[:, ~eligible] = NO_ROW
-        return _smallest(keys, top_k)
+        return _smallest(np.where(eligible, sort_keys(scores, ranks), NO_ROW), top_k)
     # keys only of rows that reach the k-th best score: few, unless many tie there
     scores = np.where(eligible, scores, np.float32(-np.inf))
     least = np.partition(scores, -top_k, axis=1)[:, -top_k, None]

@@ -25,8 +25,11 @@ from storage.shards import BlockLayout, block_layout, read_first_rows, read_some
 INNER_CHUNK_BYTES = 2 * 1024 * 1024
 """Aim for the bytes that one random row read has to fetch and check."""
 
-WHOLE_BLOCK_BYTES = 2 * INNER_CHUNK_BYTES
-"""Blocks up to this size are one inner chunk."""
+FEW_ROWS_BYTES = 64 * 1024
+"""The same for rows that are only ever read a few at a time."""
+
+WHOLE_BLOCK_CHUNKS = 2
+"""Blocks up to so many times the aim are one inner chunk."""
 
 COUNTS_FILL = -1
 INT8_FILL = -128
@@ -161,12 +164,14 @@ class BlockArray:
         return self._first_damaged(middle, stop)
 
 
-def choose_chunk_rows(block_rows: int, *, row_bytes: int) -> int:
-    """Return the divisor of ``block_rows`` that brings an inner chunk nearest to 2 MiB."""
-    if block_rows * row_bytes <= WHOLE_BLOCK_BYTES:
+def choose_chunk_rows(
+    block_rows: int, *, row_bytes: int, chunk_bytes: int = INNER_CHUNK_BYTES
+) -> int:
+    """Return the divisor of ``block_rows`` that brings an inner chunk nearest to the aim."""
+    if block_rows * row_bytes <= WHOLE_BLOCK_CHUNKS * chunk_bytes:
         return block_rows
     divisors = [rows for rows in range(1, block_rows + 1) if block_rows % rows == 0]
-    return min(divisors, key=lambda rows: abs(math.log(rows * row_bytes / INNER_CHUNK_BYTES)))
+    return min(divisors, key=lambda rows: abs(math.log(rows * row_bytes / chunk_bytes)))
 
 
 def create_group(path: Path) -> zarr.Group:
@@ -175,7 +180,13 @@ def create_group(path: Path) -> zarr.Group:
 
 
 def create_matrix(
-    group: zarr.Group, name: str, *, dtype: str, n_columns: int, block_rows: int
+    group: zarr.Group,
+    name: str,
+    *,
+    dtype: str,
+    n_columns: int,
+    block_rows: int,
+    chunk_bytes: int = INNER_CHUNK_BYTES,
 ) -> None:
     """Make an array [0, n_columns] whose shards are blocks of rows.
 
@@ -185,13 +196,17 @@ def create_matrix(
         dtype: ``f2`` or ``f4``, fill NaN; ``i1``, fill -128; or ``u1``, fill 0.
         n_columns: Columns.
         block_rows: Rows a block.
+        chunk_bytes: Aim for the bytes of an inner chunk.
     """
     row_bytes = n_columns * np.dtype(dtype).itemsize
     group.create_array(
         name,
         shape=(0, n_columns),
         dtype=dtype,
-        chunks=(choose_chunk_rows(block_rows, row_bytes=row_bytes), n_columns),
+        chunks=(
+            choose_chunk_rows(block_rows, row_bytes=row_bytes, chunk_bytes=chunk_bytes),
+            n_columns,
+        ),
         shards=(block_rows, n_columns),
         compressors=Crc32cCodec(),
         fill_value={"i": INT8_FILL, "u": 0}.get(np.dtype(dtype).kind, float("nan")),

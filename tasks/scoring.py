@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 
 from rise_ops.scoring import split_keys
 from storage.corpus import Corpus, Row
-from storage.errors import CorruptionError, MismatchError
+from storage.errors import CorruptionError, MismatchError, flat_differences
 from storage.files import short_id
 from storage.layout import scores_folder
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ScoresRef
 from storage.scores import Scores, ScoresWriter
-from storage.signatures import SignatureIndex, flat_differences
-from tasks.codes import index_panel
+from storage.signatures import SignatureIndex
 from tasks.config import RuntimeConfig, ScoreConfig
 from tasks.progress import NO_PROGRESS, Progress
-from tasks.scoring_graph import Search, predicted_bytes, search
+from tasks.scoring_graph import Search, predicted_bytes
 from tasks.selection import row_id_ranks
+from tasks.shortlist import check_shortlist, find_rows
 
 SCORES_VERSION = 1
 """Part of every scores id; raised when the same inputs would give other scores."""
@@ -102,7 +102,8 @@ def score(
 
     Raises:
         MismatchError: Queries and rows were sketched in different spaces; lists the fields.
-        ValueError: ``top_k`` exceeds the rows that have positions; gives both numbers.
+        ValueError: ``top_k`` exceeds the rows that have positions; gives both numbers. Or there
+            are no floats for a shortlist.
         IncompleteError: The index was never finished.
         CorruptionError: A block is missing or damaged; names it.
     """
@@ -111,6 +112,8 @@ def score(
     query_set = QuerySet.open(queries)
     _check_same_space(opened, query_set)
     n_empty = _check_top_k(opened, config.top_k)
+    if config.shortlist is not None:
+        check_shortlist(opened, config.shortlist)
     identity = _identity(opened, queries, config)
     ref = ScoresRef(index.root, short_id(identity))
     already = Scores.exists(index.root, ref.scores_id)
@@ -126,7 +129,7 @@ def score(
         n_rows=opened.n_rows,
         n_empty=n_empty,
         n_queries=n_queries,
-        predicted_bytes=predicted_bytes(opened, n_queries, runtime),
+        predicted_bytes=predicted_bytes(opened, n_queries, runtime, shortlist=config.shortlist),
         seconds=time.monotonic() - started,
         already=already,
     )
@@ -138,6 +141,7 @@ def attribute(
     *,
     top_k: int,
     runtime: RuntimeConfig,
+    shortlist: int | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> list[list[Hit]]:
     """Return the strongest proponents of each query, best first.
@@ -147,21 +151,25 @@ def attribute(
         signatures: float32 [n_queries, n_numbers], made with this index.
         top_k: Rows a query.
         runtime: Scheduler and workers.
+        shortlist: Rows a query that codes choose and float rows decide on, at least ``top_k``;
+            None: rows as they are coded decide.
         progress: Receives one step a block.
 
     Raises:
-        ValueError: ``top_k`` exceeds the rows that have positions, or the signatures have
-            another length than the index's; gives both numbers.
+        ValueError: ``top_k`` exceeds the rows that have positions or the shortlist, or the
+            signatures have another length than the index's; gives both numbers.
         IncompleteError: The index was never finished.
         CorruptionError: A block is missing or damaged; names it.
     """
     opened = SignatureIndex.open(index)
-    panel = index_panel(opened, signatures)
     _check_top_k(opened, top_k)
+    if shortlist is not None and shortlist < top_k:
+        raise ValueError(f"shortlist is {shortlist} but top_k {top_k}; raise shortlist.")
     row_ids = _row_ids(opened)
     ranks = row_id_ranks(row_ids)
-    found = search(Search(_anywhere(index), top_k), panel, ranks, runtime, progress)
-    names = [str(number) for number in range(panel.n_queries)]
+    plan = Search(_anywhere(index), top_k, shortlist=shortlist)
+    found = find_rows(plan, signatures, ranks, runtime, progress)
+    names = [str(number) for number in range(len(signatures))]
     return _hits(opened, _top_rows(found.keys, ranks, row_ids, names), names)
 
 
@@ -222,7 +230,8 @@ def _identity(index: SignatureIndex, queries: QuerySetRef, config: ScoreConfig) 
         "batches": index.batches,
         "query_set": queries.name,
         "query_set_version": queries.version,
-        "config": config.model_dump(mode="json"),
+        # settings that are not used are left out: scores from before there were any keep their id
+        "config": config.model_dump(mode="json", exclude_none=True),
     }
 
 
@@ -258,16 +267,16 @@ def _score_tables(
     writer: ScoresWriter,
 ) -> dict[str, pa.Table]:
     """Search the index; return the tables ``values`` and ``top_rows``, write the matrix."""
-    panel = index_panel(index, query_set.signatures())
+    signatures = query_set.signatures()
     matrix = None
     if config.full_matrix:
         matrix = writer.start_matrix(
-            n_rows=index.n_rows, n_queries=panel.n_queries, block_rows=index.block_rows
+            n_rows=index.n_rows, n_queries=len(signatures), block_rows=index.block_rows
         )
     row_ids = _row_ids(index)
     ranks = row_id_ranks(row_ids)
-    plan = Search(_anywhere(index.ref), config.top_k, matrix)
-    found = search(plan, panel, ranks, runtime, progress)
+    plan = Search(_anywhere(index.ref), config.top_k, matrix, config.shortlist)
+    found = find_rows(plan, signatures, ranks, runtime, progress)
     values = {"row_id": row_ids, "value": found.values, "n_positions": found.n_positions}
     query_ids = query_set.queries().column("row_id").to_pylist()
     return {

@@ -18,12 +18,15 @@ from storage.errors import CorruptionError
 from storage.refs import IndexRef
 from storage.scores import StagedMatrix
 from storage.signatures import SignatureIndex
-from tasks.block_graph import BlockTasks, one_product_thread, run_blocks, worker_count
+from tasks.block_graph import MERGE_FAN_IN, BlockTasks, one_product_thread, run_blocks, worker_count
 from tasks.config import RuntimeConfig
 from tasks.progress import Progress
 
 ORDERING_BYTES = 40
 """Bytes a score takes while the best are found: 4 as number, 8 as key, and temporary copies."""
+
+KEY_BYTES = 8
+FLOAT16_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,13 @@ class Search:
         index: The index; each task opens it for itself.
         top_k: Rows kept a query.
         matrix: Receives all scores, block by block, or None.
+        shortlist: Rows a query that codes choose and float rows decide on; None: codes decide.
     """
 
     index: IndexRef
     top_k: int
     matrix: StagedMatrix | None = None
+    shortlist: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,9 @@ def search(
     progress: Progress,
     eligible: NDArray[np.bool_] | None = None,
 ) -> SearchResult:
-    """Run ``plan`` over the rows that have a rank, with the scheduler that ``runtime`` names.
+    """Search the rows that have a rank, as they are coded, with the scheduler of ``runtime``.
+
+    A shortlist is no matter of this stage: see `tasks.shortlist`.
 
     Rows that another process commits meanwhile are left out: the caller does not know them.
 
@@ -119,18 +126,29 @@ def block_bounds(n_rows: int, block_rows: int) -> list[tuple[int, int]]:
     return [(start, min(start + block_rows, n_rows)) for start in range(0, n_rows, block_rows)]
 
 
-def predicted_bytes(index: SignatureIndex, n_queries: int, runtime: RuntimeConfig) -> int:
+def predicted_bytes(
+    index: SignatureIndex, n_queries: int, runtime: RuntimeConfig, *, shortlist: int | None = None
+) -> int:
     """Return the memory that the blocks in flight take together, in bytes, before any is read.
 
     A shard is held once, with a slice of rows as they are multiplied (twice: products may lay them
     out anew) and, for every score of the block, its key and the copies that ordering makes.
     Values, ranks and row ids of the whole index (tens of bytes a row) come on top, in the calling
-    process.
+    process. With a shortlist, its keys are held where they are merged, and then, instead of shards,
+    float rows that are on it: the chunks that they lie in, and the rows themselves.
     """
-    shard = index.block_rows * index.row_bytes
-    widened = 2 * SLICE_ROWS * index.n_numbers * np.dtype(np.float32).itemsize
     ordering = index.block_rows * (n_queries + 1) * ORDERING_BYTES
-    return worker_count(runtime) * (shard + widened + ordering)
+    first = index.block_rows * index.row_bytes + _widened_bytes(index.n_numbers) + ordering
+    if shortlist is None or index.float_numbers is None:
+        return worker_count(runtime) * first
+    merged = 2 * MERGE_FAN_IN * n_queries * min(shortlist, index.n_rows) * KEY_BYTES
+    floats = 2 * index.block_rows * index.float_numbers * FLOAT16_BYTES
+    second = floats + _widened_bytes(index.float_numbers) + ordering
+    return worker_count(runtime) * (merged + max(first, second))
+
+
+def _widened_bytes(n_numbers: int) -> int:
+    return 2 * SLICE_ROWS * n_numbers * np.dtype(np.float32).itemsize
 
 
 def score_block(
@@ -162,7 +180,12 @@ def _finite_scores(
             return code_scores(codes, queries)
         return block_scores(codes.values, queries)
     except ValueError as error:
-        raise CorruptionError(
-            f"block {block} of index {index.index!r} in {index.root} cannot be scored: {error}. "
-            "Run `rise verify`, delete the block's record and build the index again."
-        ) from error
+        raise unscorable(index, block, error) from error
+
+
+def unscorable(index: IndexRef, block: int, error: ValueError) -> CorruptionError:
+    """Return the error of a block whose numbers cannot be scored."""
+    return CorruptionError(
+        f"block {block} of index {index.index!r} in {index.root} cannot be scored: {error}. "
+        "Run `rise verify`, delete the block's record and build the index again."
+    )

@@ -29,7 +29,7 @@ def array(request, tmp_path, monkeypatch) -> tuple[arrays.BlockArray, np.ndarray
         arrays.create_scales(group, "a", block_rows=BLOCK_ROWS)
         values = numbers("f4", (2 * BLOCK_ROWS - 1,))
     else:
-        monkeypatch.setattr(arrays, "choose_chunk_rows", lambda block_rows, *, row_bytes: 2)
+        monkeypatch.setattr(arrays, "choose_chunk_rows", lambda block_rows, **_: 2)
         arrays.create_matrix(group, "a", dtype=request.param, n_columns=5, block_rows=BLOCK_ROWS)
         values = numbers(request.param, (2 * BLOCK_ROWS - 1, 5))
     opened = arrays.BlockArray(tmp_path / "group" / "a", BLOCK_ROWS, "Do it again.")
