@@ -69,6 +69,8 @@ def find_rows(
     going_on = _GoingOn(progress)
     first = search(replace(plan, top_k=plan.shortlist), panel, ranks, runtime, going_on, eligible)
     parts = shortlisted(first.keys, ranks, index.block_rows)
+    if not parts:
+        return first
     tasks = BlockTasks(
         rescore_block,
         plan,
@@ -112,7 +114,7 @@ def shortlisted(keys: Keys, ranks: NDArray[np.uint32], block_rows: int) -> dict[
     blocks = positions // block_rows
     order = np.argsort(blocks, kind="stable")
     found = {}
-    for pairs in np.split(order, np.flatnonzero(np.diff(blocks[order])) + 1):
+    for pairs in np.split(order, np.flatnonzero(np.diff(blocks[order])) + 1) if len(order) else []:
         rows, column = np.unique(positions[pairs], return_inverse=True)
         chosen = np.zeros((len(keys), len(rows)), np.bool_)
         chosen[queries[pairs], column] = True

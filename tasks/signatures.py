@@ -22,7 +22,7 @@ from storage.refs import CorpusRef, IndexRef
 from storage.signatures import SignatureIndex, index_lock
 from tasks.backbone import resolve_device
 from tasks.calibration import Drift, calibrated_tables, encoded_rows, measure_drift
-from tasks.codes import code_rotation, coded_numbers, stored_rotation
+from tasks.codes import code_rotation, coded_numbers, float_numbers, stored_rotation
 from tasks.config import IndexConfig, RuntimeConfig
 from tasks.index_identity import (
     CALIBRATION_KEY,
@@ -264,14 +264,14 @@ def sketch_block(plan: IndexPlan, block: int, *, progress: Progress = NO_PROGRES
     )
     n_tokens = sum(len(row.ids) for row in token_rows)
     rotation = stored_rotation(index)
-    codes = encode(
-        signatures if rotation is None else rotation.apply(signatures), plan.config.signature.code
-    )
+    signature = plan.config.signature
+    codes = encode(signatures if rotation is None else rotation.apply(signatures), signature.code)
     index.write_block(
         block,
         codes.values,
         n_positions,
         scales=codes.scales,
+        floats=encode(signatures, "float16").values if signature.keep_floats else None,
         rows_digest=digest([[row.row_id, row.content_hash] for row in rows]),
         n_tokens=n_tokens,
     )
@@ -359,6 +359,7 @@ def _create_index(
         n_numbers=coded_numbers(config.signature),
         block_rows=config.block_rows,
         code=config.signature.code,
+        float_numbers=float_numbers(config.signature),
     )
 
 

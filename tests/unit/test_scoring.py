@@ -16,6 +16,7 @@ from rise_ops.scoring import (
     plain_products,
     query_panel,
     ranks_of,
+    scores_in_place,
     sort_keys,
     split_keys,
     top_keys,
@@ -104,6 +105,32 @@ def test_a_row_keeps_its_bits_when_rows_are_added_behind_it():
     whole = block_scores(block, panel)
     for n_rows in (1, 2, SLICE_ROWS - 1, SLICE_ROWS + 1, SLICE_ROWS + 50):
         assert np.array_equal(block_scores(block[:n_rows], panel), whole[:, :n_rows])
+
+
+@given(st.data())
+@settings(max_examples=30, deadline=None)
+def test_a_few_rows_have_the_bits_that_they_have_in_the_block(data):
+    n_rows = data.draw(st.integers(1, 3 * SLICE_ROWS))
+    places = np.array(sorted(data.draw(st.sets(st.integers(0, n_rows - 1), min_size=1))))
+    rng = np.random.default_rng(n_rows)
+    block = rng.standard_normal((n_rows, 77)).astype(np.float16)
+    panel = query_panel(rng.standard_normal((5, 77)).astype(np.float32))
+    few = scores_in_place(block[places], places, panel)
+    assert np.array_equal(few, block_scores(block, panel)[:, places])
+
+
+def test_a_number_that_is_not_finite_is_named_by_its_place_in_the_block():
+    rows = np.ones((2, 8), np.float16)
+    rows[1, 3] = np.nan
+    with pytest.raises(ValueError, match="row 200 of the block"):
+        scores_in_place(rows, np.array([3, 200]), query_panel(np.ones((1, 8), np.float32)))
+
+
+def test_rows_can_be_eligible_for_some_queries_alone():
+    scores = np.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]], np.float32)
+    eligible = np.array([[False, True, True], [True, False, False]])
+    keys = top_keys(scores, np.arange(3, dtype=np.uint32), eligible, top_k=2)
+    assert as_pairs(keys) == [[(-2.0, 1), (-1.0, 2)], [(-3.0, 0)]]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
