@@ -192,15 +192,16 @@ def calibrate_index(
 def plan_index(
     ref: IndexRef, corpus: CorpusRef, config: IndexConfig, runtime: RuntimeConfig
 ) -> IndexPlan:
-    """Make the index if it is missing, and find the blocks that are still to do.
+    """Find the blocks that are still to do.
 
-    The caller holds `writing_index`.
+    The caller holds `writing_index`, and since then has called `calibrate_index` with the same
+    arguments, which makes the index or says that it is another one.
 
     Raises:
-        ValueError: Rows were appended that the index's directions do not fit, or an error of
-            `calibrate_index`, as all others.
+        NotFoundError: There is no such index.
+        ValueError: Rows were appended that the index's directions do not fit.
+        MemoryError: The work will not fit into memory.
     """
-    calibrate_index(ref, corpus, config, runtime)
     index = SignatureIndex.open(ref)
     batches = _batch_ids(corpus)
     contents = _block_contents(Corpus(corpus), batches, block_rows=config.block_rows)
@@ -324,12 +325,13 @@ def build_index(
     *,
     progress: Progress = NO_PROGRESS,
 ) -> IndexReport:
-    """Bring an index up to its corpus: plan, every missing block, commit; under the lock.
+    """Bring an index up to its corpus under the lock: tables, plan, missing blocks, commit.
 
     Raises:
         BusyError: Another process is building it.
     """
     with writing_index(ref):
+        calibrate_index(ref, corpus, config, runtime)
         plan = plan_index(ref, corpus, config, runtime)
         progress.start(total=plan.n_missing_rows, unit="rows")
         reports = [sketch_block(plan, block, progress=progress) for block in plan.blocks]

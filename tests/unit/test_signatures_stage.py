@@ -24,6 +24,7 @@ from tasks.index_identity import index_space
 from tasks.signature_config import ResidualConfig, SeparableSketch, SignatureConfig, WindowConfig
 from tasks.signatures import (
     build_index,
+    calibrate_index,
     commit_index,
     plan_index,
     sketch_block,
@@ -291,6 +292,9 @@ def test_parts_of_a_build_in_any_order(tiny_llama: Path, tmp_path: Path):
     whole = IndexRef(str(tmp_path), "whole")
     build_index(whole, corpus, _config(tiny_llama), CPU)
     with writing_index(ref):
+        with pytest.raises(NotFoundError):
+            plan_index(ref, corpus, _config(tiny_llama), CPU)
+        calibrate_index(ref, corpus, _config(tiny_llama), CPU)
         plan = plan_index(ref, corpus, _config(tiny_llama), CPU)
         assert (plan.blocks, plan.n_blocks, plan.n_rows) == ((0, 1, 2), 3, 40)
         reports = [sketch_block(plan, block) for block in (2, 0)]
