@@ -13,7 +13,6 @@ that no order of merging can change, and ties break by row id.
 """
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -116,7 +115,8 @@ def scores_in_place(
 ) -> Float32[np.ndarray, "vectors rows"]:
     """Return the scores of a few rows of a block, with the bits that `block_scores` gives them.
 
-    Each row is multiplied at its place in its slice, whatever the slice holds beside it.
+    Each row is multiplied at the place that it has in its slice, whatever lies at the others: rows
+    of several slices share a product where their places differ.
 
     Args:
         rows: float16 [n_rows, n_numbers].
@@ -129,13 +129,24 @@ def scores_in_place(
     vectors, products = _tensor(panel.vectors), _fastest_products()
     scores = np.empty((len(panel.vectors), len(rows)), np.float32)
     widened = torch.zeros((SLICE_ROWS, panel.n_numbers))
-    cuts = np.flatnonzero(np.diff(places // SLICE_ROWS)) + 1
-    for start, stop in itertools.pairwise([0, *cuts.tolist(), len(rows)]):
-        part = torch.from_numpy(places[start:stop] % SLICE_ROWS)
-        widened[part] = _tensor(rows[start:stop]).float()
-        scores[:, start:stop] = products(vectors, widened)[:, part]
+    slots = places % SLICE_ROWS
+    turns = _occurrences(slots)
+    for turn in range(int(turns.max(initial=-1)) + 1):
+        chosen = np.flatnonzero(turns == turn)
+        slot = torch.from_numpy(slots[chosen])
+        widened[slot] = _tensor(rows[chosen]).float()
+        scores[:, chosen] = products(vectors, widened)[:, slot]
     _refuse_not_finite(rows, scores, places)
     return scores
+
+
+def _occurrences(values: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """Return for each value how many equal ones come before it."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    counts = np.empty(len(values), np.int64)
+    counts[order] = np.arange(len(values)) - np.searchsorted(ordered, ordered)
+    return counts
 
 
 def _fastest_products() -> Callable[[Tensor, Tensor], Tensor]:

@@ -6,9 +6,11 @@ every checksum. Whatever it does not recognise as sound (another codec, a missin
 chunk that was never written, a checksum) it leaves to Zarr, which reads it or says what is wrong.
 """
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from io import FileIO
 from pathlib import Path
 from typing import Any, cast
@@ -45,10 +47,10 @@ class BlockLayout:
     n_chunks: int
     is_sharded: bool
 
-    @property
+    @cached_property
     def chunk_bytes(self) -> int:
         """Bytes of a chunk, its checksum not counted."""
-        return self.chunk_rows * int(np.prod(self.row_shape, dtype=int)) * self.dtype.itemsize
+        return self.chunk_rows * math.prod(self.row_shape) * self.dtype.itemsize
 
 
 def block_layout(metadata: Mapping[str, Any]) -> BlockLayout | None:

@@ -91,10 +91,8 @@ def one_product_thread() -> Iterator[None]:
     where BLAS counts threads for each thread that calls it (OpenBLAS on OpenMP). OpenMP itself
     keeps a limit for every thread that calls it.
     """
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(limits=BLAS_THREADS, user_api="blas")
-    with _openmp_pools().limit(limits=1):
+    _pools("blas").limit(limits=BLAS_THREADS)  # not as a context: it is never taken back
+    with _pools("openmp").limit(limits=1):
         yield
 
 
@@ -208,8 +206,8 @@ def _one_blas_thread() -> Iterator[None]:
 
 
 @functools.cache
-def _openmp_pools() -> "ThreadpoolController":
-    """Return the OpenMP pools of this process; looking for them takes a while."""
+def _pools(user_api: str) -> "ThreadpoolController":
+    """Return the pools of one kind in this process; looking for them takes a while."""
     from threadpoolctl import ThreadpoolController
 
-    return ThreadpoolController().select(user_api="openmp")
+    return ThreadpoolController().select(user_api=user_api)
