@@ -12,8 +12,11 @@ that of the ten best rows by float16, over shortlist sizes. Run from the reposit
 """
 
 import argparse
+import importlib.metadata
 import multiprocessing
+import shlex
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -34,6 +37,7 @@ from tasks.shortlist import find_rows
 
 TOP_K = 100
 SHORTLIST = 1000
+MILLION = 1_000_000
 DISTINCT_ROWS = 40_000
 """Rows that are drawn; beyond them they come again, shuffled."""
 
@@ -48,7 +52,7 @@ INDEX_OF = {
 """Ways to search, and the index that each reads."""
 
 RECALL_AT = 10
-RECALL_SIZES = [None, 10, 20, 50, 100, 200, 500, 1000]
+RECALL_SIZES = [None, 20, 50, 100, 200, 500, 1000]
 """Rows on a query's shortlist; None: codes alone decide."""
 KIN_SHARES = {"kin": 0.6, "random directions": 0.0}
 """Rows of a family share a direction; how much of it a row has is drawn from 0 to this."""
@@ -59,27 +63,62 @@ def main() -> None:
     arguments = read_arguments()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as root:
         for name in {INDEX_OF[way] for way in arguments.ways}:
-            make_index(root, name, random_rows(arguments), arguments)
+            make_index(root, name, random_rows(arguments), arguments, n_rows=arguments.rows)
         make_index(root, "float16", random_rows(arguments)[:1], arguments, ref_name="one")
         records = measure_speed(root, arguments)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as root:
         if arguments.recall_rows:
             records += measure_recall(root, arguments)
-    shape = {
-        name: value
-        for name, value in vars(arguments).items()
-        if name not in ("folder", "out", "ways")
-    }
-    result = {
-        "command": "python benchmarks/search.py",
-        "machine": machine(),
-        "int8_product": integer_products_are_exact(),
-        "shape": {**shape, "top_k": TOP_K},
-    }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(with_records(result, records))
+    arguments.out.write_text(with_records(summary(records, arguments), records))
     for record in records:
         print(record)
+
+
+def summary(records: list[dict], arguments: argparse.Namespace) -> dict:
+    """Return what was measured where, medians, and what they are held against."""
+    on = machine()
+    hardware = {name: on.pop(name) for name in ("processor", "cores", "threads")}
+    date = on.pop("date")
+    on |= {name: importlib.metadata.version(name) for name in ("zarr", "dask")}
+    left_out = ("folder", "out", "ways")
+    shapes = {name: value for name, value in vars(arguments).items() if name not in left_out}
+    return {
+        "command": f"python benchmarks/search.py {shlex.join(sys.argv[1:])}".strip(),
+        "date": date,
+        "hardware": {**hardware, "int8_product": integer_products_are_exact()},
+        "versions": on,
+        "shapes": {**shapes, "top_k": TOP_K},
+        "medians": medians(records),
+        "targets": targets(arguments),
+    }
+
+
+def medians(records: list[dict]) -> dict[str, float]:
+    found = {}
+    for one in records:
+        if one["group"] == "speed":
+            queries = "1 query" if one["queries"] == 1 else f"{one['queries']} queries"
+            name = f"{one['name']}, {queries}"
+            found[f"{name}: seconds"] = one["seconds"]
+            found[f"{name}: GB"] = round(one["peak_rss_bytes"] / 1e9, 3)
+            if one["speedup"] is not None:
+                found[f"{name} / {PLAIN}"] = one["speedup"]
+    return found
+
+
+def targets(arguments: argparse.Namespace) -> list[dict]:
+    of = f"{arguments.rows:,} rows of {arguments.numbers:,} numbers, {arguments.queries} queries"
+    name, found = f"{arguments.queries} queries", []
+    if {PLAIN, "float16"} <= set(arguments.ways):
+        what = f"search, {of}: float16 against a plain NumPy loop over the shards"
+        found.append({"what": what, "median": f"float16, {name} / {PLAIN}", "unit": "x"})
+        found[-1]["at_least"] = 1.6
+    if "sign" in arguments.ways and arguments.rows == MILLION:
+        for unit, most in (("seconds", 15), ("GB", 2)):
+            one = {"what": f"search, {of}: sign", "median": f"sign, {name}: {unit}", "unit": unit}
+            found.append({**one, "at_most": most})
+    return found
 
 
 def read_arguments() -> argparse.Namespace:
@@ -137,9 +176,10 @@ def make_index(
     rows: np.ndarray,
     arguments: argparse.Namespace,
     *,
+    n_rows: int | None = None,
     ref_name: str | None = None,
 ) -> SignatureIndex:
-    """Write an index of the rows, as often as asked for."""
+    """Write an index of the rows, drawn again and again where more are asked for."""
     code, _, floats = name.partition("+")
     numbers = rows.shape[1]
     index = SignatureIndex.create(
@@ -151,7 +191,7 @@ def make_index(
         code=code,
         float_numbers=numbers if floats else None,
     )
-    n_rows = max(arguments.rows, len(rows)) if len(rows) == DISTINCT_ROWS else len(rows)
+    n_rows = n_rows or len(rows)
     index.reserve(n_rows)
     pool, halves = encode(rows, code), rows.astype(np.float16)
     rng = np.random.default_rng(3)
