@@ -57,15 +57,15 @@ def space_identity(
 
     Args:
         model: Which model; its fingerprints enter, not its name or place.
-        signature: Residual, sketch and windows; every field enters but the code, which rows of
-            one index have and queries do not: a query set fits every code of its space.
+        signature: Residual, sketch and windows; every field enters but how rows are stored (code,
+            floats beside it), which queries are not: a query set fits every code of its space.
         device: Decides what dtype ``auto`` means.
     """
     return {
         "model": model_fingerprint(resolve_model(model).path),
         "tokenizer": load_tokenizer(model).fingerprint,
         "dtype": resolve_dtype(model.dtype, device=resolve_device(device)),
-        "signature": signature.model_dump(mode="json", exclude={"code"}),
+        "signature": signature.model_dump(mode="json", exclude={"code", "keep_floats"}),
     }
 
 
