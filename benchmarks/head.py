@@ -93,7 +93,7 @@ def measure(
     rule: ResidualRule,
     arguments: argparse.Namespace,
 ) -> dict:
-    n_candidates = arguments.candidates or candidates_for(rule)
+    n_candidates = arguments.candidates or candidates_for(rule, coarse)
     limit = FLOAT32_SLICE * coarse.head.vocab_size * 4
 
     def exact() -> SparseResidual:

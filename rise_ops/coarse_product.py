@@ -49,6 +49,8 @@ class CoarseHead:
         tokens: Token of each row; rows that only fill up the last group hold token 0.
         bounds: A group's largest |w|, |dw| and ``3 n 2^-24 |w|``, float32.
         row_norms: |w| of each token, float32.
+        rounds_inputs: Whether rounding to the coarse dtype changes weight or hidden states. If not,
+            only the product's own rounding is between the coarse logits and the exact ones.
     """
 
     head: ReadoutHead
@@ -56,6 +58,7 @@ class CoarseHead:
     tokens: Int[Tensor, " rows"]
     bounds: Float[Tensor, "3 groups"]
     row_norms: Float[Tensor, " vocab"]
+    rounds_inputs: bool
 
     @property
     def n_groups(self) -> int:
@@ -78,12 +81,16 @@ def fast_dtype(device: torch.device | str) -> torch.dtype:
 
 
 @torch.no_grad()
-def coarse_head(head: ReadoutHead, *, dtype: torch.dtype) -> CoarseHead:
+def coarse_head(
+    head: ReadoutHead, *, dtype: torch.dtype, states: torch.dtype = torch.float32
+) -> CoarseHead:
     """Lay out a head's weight for the coarse product. Done once a model.
 
     Args:
         head: The exact head, on the device to compute on. Kept.
         dtype: bfloat16 or float32; see `fast_dtype`.
+        states: What the model ran in: hidden states have no more digits than that. Others are
+            right too; a number of candidates may then certify fewer of them.
 
     Raises:
         ValueError: Another dtype.
@@ -107,7 +114,10 @@ def coarse_head(head: ReadoutHead, *, dtype: torch.dtype) -> CoarseHead:
             largest * (3 * exact.shape[1] * FLOAT32_UNIT),
         ]
     )
-    return CoarseHead(head, weight[tokens], tokens, bounds, norms)
+    # a scale is folded into the hidden states
+    keeps_states = dtype == torch.float32 or (dtype == states and head.logit_scale == 1.0)
+    rounds_inputs = not keeps_states or bool(errors.any())
+    return CoarseHead(head, weight[tokens], tokens, bounds, norms, rounds_inputs)
 
 
 def best_candidates(

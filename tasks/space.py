@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from rise_ops.coarse_product import CoarseHead, coarse_head, fast_dtype
 from rise_ops.projection import ProjectionTables
@@ -112,7 +113,8 @@ def make_space(
 
 
 def _coarse_head(backbone: Backbone) -> CoarseHead:
-    return coarse_head(backbone.head, dtype=fast_dtype(backbone.device))
+    states = getattr(torch, backbone.dtype)
+    return coarse_head(backbone.head, dtype=fast_dtype(backbone.device), states=states)
 
 
 def sketch_settings(signature: SignatureConfig, *, vocabulary: int) -> SignatureSettings:

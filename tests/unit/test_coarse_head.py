@@ -37,7 +37,7 @@ def make(n=40, *, size=1.0, seed=0, **options):
 def found_and_exact(head, hidden, targets, rule, *, dtype, n_candidates=None, **options):
     coarse = coarse_head(head, dtype=dtype)
     options = {
-        "n_candidates": n_candidates or candidates_for(rule),
+        "n_candidates": n_candidates or candidates_for(rule, coarse),
         "max_logit_bytes": 10**6,
     } | options
     found = coarse_residual(coarse, hidden, targets, rule, **options)
