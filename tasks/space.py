@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from rise_ops.coarse_product import CoarseHead, coarse_head, fast_dtype
 from rise_ops.projection import ProjectionTables
@@ -106,13 +107,15 @@ def make_space(
         backbone.embedding(signature.sketch.embedding),
         tables,
         sketch_settings(signature, vocabulary=backbone.head.vocab_size),
-        coarse=_coarse_head(backbone) if signature.head == "two_pass" else None,
+        coarse=coarse_head_of(backbone) if signature.head == "two_pass" else None,
     )
     return SignatureSpace(backbone, load_tokenizer(model), sketcher, signature.window)
 
 
-def _coarse_head(backbone: Backbone) -> CoarseHead:
-    return coarse_head(backbone.head, dtype=fast_dtype(backbone.device))
+def coarse_head_of(backbone: Backbone) -> CoarseHead:
+    """Return a model's head in the dtype that its device multiplies fast."""
+    states = getattr(torch, backbone.dtype)
+    return coarse_head(backbone.head, dtype=fast_dtype(backbone.device), states=states)
 
 
 def sketch_settings(signature: SignatureConfig, *, vocabulary: int) -> SignatureSettings:

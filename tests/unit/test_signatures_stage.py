@@ -89,6 +89,26 @@ def test_block_size_and_appending_do_not_change_signatures(tiny_llama: Path, tmp
     assert (_read(other)[1] == n_positions).all()
 
 
+@pytest.mark.parametrize("head", ["float32", "two_pass"])
+def test_batches_of_any_size_give_the_same_signatures_in_bfloat16(
+    tiny_llama: Path, tmp_path: Path, head: str
+):
+    corpus, ref = _store(tmp_path)
+    config = _config(
+        tiny_llama,
+        model=ModelConfig(name=str(tiny_llama), dtype="bfloat16"),
+        signature=SIGNATURE.model_copy(update={"head": head}),
+    )
+    build_index(ref, corpus, config, CPU)
+    whole = _read(ref)[0].astype(np.float64)
+    for batch_tokens in (30, 4096):
+        other = IndexRef(str(tmp_path), f"other-{batch_tokens}")
+        build_index(other, corpus, config, RuntimeConfig(device="cpu", batch_tokens=batch_tokens))
+        again = _read(other)[0].astype(np.float64)
+        lengths = np.linalg.norm(again, axis=1) * np.linalg.norm(whole, axis=1)
+        assert ((again * whole).sum(axis=1) >= 0.9999 * lengths).all()
+
+
 def test_append_in_two_batches_gives_the_bytes_of_one_build(tiny_llama: Path, tmp_path: Path):
     texts = tiny_texts(40)
     corpus, ref = CorpusRef(str(tmp_path), "main"), IndexRef(str(tmp_path), "grown")
