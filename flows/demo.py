@@ -24,7 +24,6 @@ from tasks.config import (
 from tasks.demo_corpus import DemoFiles, write_demo_corpus
 from tasks.evaluation import compare_methods, strongest_rows
 from tasks.models import fetch_model
-from tasks.signature_config import PRESETS
 
 MODEL = "smollm2-135m-instruct"
 PRECISION_AT = 10
@@ -74,7 +73,7 @@ def _speed(report: PipelineReport) -> str:
 
 
 def demo_settings(folder: Path, files: DemoFiles) -> PipelineConfig:
-    """Return the settings of the demo's run: preset ``paper``, as many rows as are planted."""
+    """Return the settings of the demo's run: the default preset, as many rows as are planted."""
     fields = PromptCompletionFields()
     return PipelineConfig(
         store=str(folder / "store"),
@@ -84,9 +83,7 @@ def demo_settings(folder: Path, files: DemoFiles) -> PipelineConfig:
         release="demo",
         rows=_rows(files.rows, fields),
         queries=_rows(files.queries, fields),
-        indexing=IndexConfig(
-            model=ModelConfig(name=MODEL), signature=PRESETS["paper"], block_rows=BLOCK_ROWS
-        ),
+        indexing=IndexConfig(model=ModelConfig(name=MODEL), block_rows=BLOCK_ROWS),
         scoring=ScoreConfig(top_k=PRECISION_AT, full_matrix=True),
         releasing=ReleaseConfig(select=TopK(top_k=files.n_planted), license="psf-2.0"),
         runtime=RuntimeConfig(),
