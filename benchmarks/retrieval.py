@@ -31,7 +31,7 @@ from tasks.corpus import ingest
 from tasks.evaluation import compare_methods
 from tasks.queries import make_query_set
 from tasks.scoring import score
-from tasks.signature_config import PRESETS
+from tasks.signature_config import DEFAULT_PRESET, PRESETS
 from tasks.signatures import build_index
 
 CUTS = (10, 50)
@@ -93,7 +93,7 @@ def _file(path: Path) -> FilesSource:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--preset", default="paper", choices=sorted(PRESETS))
+    parser.add_argument("--preset", default=DEFAULT_PRESET, choices=sorted(PRESETS))
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--output", type=Path, default=Path("retrieval.json"))

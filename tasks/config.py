@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from tasks.quality_config import QualityConfig
 from tasks.release_config import ReleaseConfig
-from tasks.signature_config import SignatureConfig, SignatureOrPreset
+from tasks.signature_config import DEFAULT_PRESET, PRESETS, SignatureOrPreset
 from tasks.stage_config import Name, Names, StageConfig
 
 # ------------------------------------------------------------------------------------- sources
@@ -190,7 +190,9 @@ class IndexConfig(StageConfig):
 
     model: ModelConfig = Field(ModelConfig(), title="Model")
     signature: SignatureOrPreset = Field(
-        SignatureConfig(), title="Signature", description="In YAML also the name of a preset."
+        PRESETS[DEFAULT_PRESET],
+        title="Signature",
+        description="In YAML also the name of a preset. Fields left out are the paper's.",
     )
     positions: Literal["all", "completion"] = Field(
         "all", title="Positions of training rows", description="completion: prompts are masked."

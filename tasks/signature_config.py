@@ -14,8 +14,9 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from tasks.stage_config import StageConfig
 
-CALIBRATION_TOKENS = 50_000
-"""Tokens of the sample, by default: about a hundred for each of 576 directions of a small model."""
+CALIBRATION_TOKENS = 20_000
+"""Tokens of the sample, by default: docs/evidence.md was measured with so many, and 50,000 gave
+nothing more."""
 
 KIND_REQUIRED = ConfigDict(json_schema_extra={"required": ["kind"]})
 """Says to readers of the schema, such as Prefect, that settings without a kind are not of this one,
@@ -308,6 +309,13 @@ class SignatureConfig(StageConfig):
         return self
 
 
+COMPACT_MASS = 0.8
+"""Probability that the kept tokens must reach at temperature 1: the tail beyond is left out."""
+
+COMPACT_DAMPING = 3.0
+"""Damping of the whitening, in mean eigenvalues; signs take 3 to 30 alike, int8 1 to 5."""
+
+
 def _paper(residual: int, hidden: int, projected: int) -> SignatureConfig:
     sketch = SeparableSketch(
         residual_dim=residual,
@@ -327,8 +335,10 @@ def _compact(
     code: Literal["sign", "int8"] = "sign",
 ) -> SignatureConfig:
     return SignatureConfig(
-        residual=ResidualConfig(temperature=1.0, mass=1.0),
-        sketch=PrincipalProjection(projected_dim=projected, hidden_dim=hidden, whiten=whiten),
+        residual=ResidualConfig(temperature=1.0, mass=COMPACT_MASS),
+        sketch=PrincipalProjection(
+            projected_dim=projected, hidden_dim=hidden, whiten=whiten, damping=COMPACT_DAMPING
+        ),
         head="two_pass",
         code=code,
     )
@@ -342,11 +352,15 @@ PRESETS: dict[str, SignatureConfig] = {
     "compact-256": _compact(64, 32),
     "compact-2k": _compact(128, 128),
     "compact-8k": _compact(128, 64, whiten="both", code="int8"),
+    "compact-16k": _compact(256, 64, whiten="both", code="int8"),
 }
 """Named signature settings. ``paper``: the published default, and its two smaller sketches, of
 49,152, 8,192 and 704 bytes a row. ``compact``: principal directions of the projected error and the
-hidden state (k_g x k_h), the true gradient, in 512, 256, 2,048 and 8,192 bytes a row; coded rows
-take 4 bytes more, their scale."""
+hidden state (k_g x k_h), at the true gradient's temperature, in 512, 256, 2,048, 8,192 and 16,384
+bytes a row; coded rows take 4 bytes more, their scale."""
+
+DEFAULT_PRESET = "compact"
+"""What an index is made with where nothing is said; docs/evidence.md says why."""
 
 
 def _preset_or_settings(value: object) -> object:

@@ -21,7 +21,13 @@ from storage.files import digest
 from storage.refs import CorpusRef, IndexRef
 from storage.signatures import SignatureIndex, index_lock
 from tasks.backbone import resolve_device
-from tasks.calibration import Drift, calibrated_tables, encoded_rows, measure_drift
+from tasks.calibration import (
+    Drift,
+    calibrated_tables,
+    calibration_warning,
+    encoded_rows,
+    measure_drift,
+)
 from tasks.codes import code_rotation, coded_numbers, float_numbers, stored_rotation
 from tasks.config import IndexConfig, RuntimeConfig
 from tasks.index_gate import check_index
@@ -126,6 +132,7 @@ class IndexReport:
         dtype: Number format of the model.
         seconds: Time spent on blocks.
         energy: See `CalibrationReport`; empty where the sketch needs no calibration.
+        calibration_warning: That the sample was small; None when it was not, or there is none.
         drift: How the rows that were appended now fit the index; None where nothing was, or the
             sketch is not calibrated.
         warnings: What the quality gate found odd, but refused nothing for.
@@ -146,6 +153,7 @@ class IndexReport:
     dtype: str
     seconds: float
     energy: Mapping[str, float]
+    calibration_warning: str | None
     drift: Drift | None
     warnings: tuple[str, ...] = ()
     data_docs: str = ""
@@ -173,8 +181,8 @@ def calibrate_index(
         NotFoundError: The corpus has no rows.
         MismatchError: The index exists with another model, tokenizer, sketch, number format,
             corpus, choice of positions or block size.
-        ValueError: The model does not read windows that long or lacks directions, or the sample is
-            too small.
+        ValueError: The model does not read windows that long or lacks directions, or the sample
+            predicts no token.
         MemoryError: The work will not fit into memory.
     """
     device = resolve_device(runtime.device)
@@ -334,6 +342,7 @@ def commit_index(
         dtype=index.identity["space"]["dtype"],
         seconds=seconds,
         energy=index.identity.get(CALIBRATION_KEY, {}).get("energy", {}),
+        calibration_warning=calibration_warning(index.identity.get(CALIBRATION_KEY)),
         drift=plan.drift,
         warnings=gate.warnings,
         data_docs=gate.data_docs,

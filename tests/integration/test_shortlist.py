@@ -110,6 +110,17 @@ def test_stored_scores_are_those_of_the_shortlist_and_values_those_of_codes(tmp_
     assert score(store.index, store.queries, config, THREADS).already
 
 
+def test_the_lowest_rows_are_decided_by_floats_too(store, floats):
+    def lowest(made, shortlist: int | None):
+        report = score(
+            made.index, made.queries, ScoreConfig(top_k=10, shortlist=shortlist), THREADS
+        )
+        return Scores.open(report.ref).bottom_rows()
+
+    assert lowest(store, 400).equals(lowest(floats, None))
+    assert not lowest(store, None).equals(lowest(floats, None))
+
+
 def test_every_scheduler_finds_the_same(store):
     wanted = hits(store, 40)
     assert hits(store, 40, runtime=RuntimeConfig(scheduler="threads", workers=1)) == wanted
