@@ -1,13 +1,21 @@
 """What a flow run leaves in Prefect: a log line, a short story and a table, from its report."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 Facts = Mapping[str, object]
 
 
-def leave_report(key: str, *, title: str, facts: Facts, links: Mapping[str, str]) -> None:
-    """Log the title; create a Markdown and a table artifact of a finished stage.
+def leave_report(
+    key: str,
+    *,
+    title: str,
+    facts: Facts,
+    links: Mapping[str, str],
+    warnings: Sequence[str] = (),
+) -> None:
+    """Log title and warnings; create a Markdown and a table artifact of a finished stage.
 
     Args:
         key: Lower-case letters, digits and dashes; Prefect keeps a history per key.
@@ -15,20 +23,33 @@ def leave_report(key: str, *, title: str, facts: Facts, links: Mapping[str, str]
         facts: Name of a quantity to its value, in the order to show.
         links: Name of a file or folder to its path; shown as absolute paths, since browsers
             refuse ``file:`` links from a web page.
+        warnings: What a quality gate found odd, but refused nothing for.
     """
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
     from prefect.logging import get_run_logger
 
     get_run_logger().info(title)
+    for warning in warnings:
+        get_run_logger().warning(warning)
     lines = [f"## {title}", "", "| what | value |", "|---|---|"]
     lines += [f"| {name} | {readable(value)} |" for name, value in facts.items()]
+    if warnings:
+        lines += ["", "### Warnings", "", *[f"- {_plain_markdown(text)}" for text in warnings]]
     lines += ["", *[f"- {name}: `{Path(path).absolute()}`" for name, path in links.items()]]
     create_markdown_artifact(key=f"{key}-report", markdown="\n".join(lines), description=title)
     create_table_artifact(
         key=f"{key}-facts",
-        table=[{"what": name, "value": readable(value)} for name, value in facts.items()],
+        table=[
+            *({"what": name, "value": readable(value)} for name, value in facts.items()),
+            *({"what": "warning", "value": text} for text in warnings),
+        ],
         description=title,
     )
+
+
+def _plain_markdown(text: str) -> str:
+    """Return a text of which no part acts as Markdown or HTML: it may hold what rows hold."""
+    return re.sub(r"([\\`*_{}\[\]<>#|!])", r"\\\1", " ".join(text.split()))
 
 
 def readable(value: object) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from flows.artifacts import readable_bytes
 from flows.cli_look import shortened
 from flows.pipeline import PipelineReport, pipeline
-from flows.terminal import say, show_facts, show_table
+from flows.terminal import say, show_facts, show_table, show_warnings
 from tasks.config import (
     FilesSource,
     IndexConfig,
@@ -62,6 +62,7 @@ def run_demo(folder: Path, *, n_docstrings: int, run_flow: Callable[..., Any]) -
             "seconds in all": round(time.monotonic() - started, 1),
         },
     )
+    show_warnings(report.warnings)
     say(f"\nNext     .venv/bin/rise ls --store {folder / 'store'}")
 
 

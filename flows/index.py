@@ -7,6 +7,7 @@ from flows.progress import FlowProgress
 from storage.refs import CorpusRef, IndexRef
 from tasks.config import IndexConfig, RuntimeConfig
 from tasks.prefect_tasks import calibrate_index, commit_index, plan_index, sketch_block
+from tasks.quality_config import SHIPPED, QualityConfig
 from tasks.signatures import IndexReport, writing_index
 from tasks.stage_config import Name
 
@@ -18,6 +19,7 @@ def index(
     index: Name = "main",
     config: IndexConfig = IndexConfig(),  # noqa: B008 - frozen
     runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008 - frozen
+    quality: QualityConfig = SHIPPED,
 ) -> IndexReport:
     """Give every row of the corpus its signature; rows that have one are not read again.
 
@@ -29,6 +31,7 @@ def index(
         index: Name of the index; made if missing, appended to if its settings are the same.
         config: Model, signature and block size: the identity of the index.
         runtime: Device and sizes that change speed only.
+        quality: Where the suites of the quality gates are.
     """
     ref = IndexRef(store, index)
     with writing_index(ref), FlowProgress("index") as progress:
@@ -37,7 +40,7 @@ def index(
         plan = plan_index(ref, rows, config, runtime)
         progress.start(total=plan.n_missing_rows, unit="rows")
         blocks = [sketch_block(plan, block, progress=progress) for block in plan.blocks]
-        report: IndexReport = commit_index(plan, blocks)
+        report: IndexReport = commit_index(plan, blocks, quality)
     leave_report(
         "index",
         title=f"index {index}: {report.n_rows:,} rows",
@@ -54,7 +57,8 @@ def index(
             "device": report.device,
             "number format": report.dtype,
         },
-        links={"index": report.path},
+        links={"index": report.path, "Data Docs": report.data_docs},
+        warnings=report.warnings,
     )
     return report
 

@@ -8,6 +8,7 @@ from storage.refs import CorpusRef
 from tasks.config import ModelConfig, RowsConfig
 from tasks.corpus import IngestReport
 from tasks.prefect_tasks import ingest_rows
+from tasks.quality_config import SHIPPED, QualityConfig
 from tasks.stage_config import Name
 
 
@@ -17,6 +18,7 @@ def ingest(
     store: str = "rise-store",
     corpus: Name = "main",
     model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
+    quality: QualityConfig = SHIPPED,
 ) -> IngestReport:
     """Read training rows into a corpus; the failing ones go to quarantine, with reasons.
 
@@ -25,9 +27,12 @@ def ingest(
         store: Folder of the store; made if missing.
         corpus: Name of the corpus that the batch is added to.
         model: Its tokenizer counts tokens and renders chats.
+        quality: Where the suites of the quality gates are.
     """
     with FlowProgress("ingest") as progress:
-        report: IngestReport = ingest_rows(CorpusRef(store, corpus), rows, model, progress=progress)
+        report: IngestReport = ingest_rows(
+            CorpusRef(store, corpus), rows, model, quality=quality, progress=progress
+        )
     leave_report(
         "ingest",
         title=f"corpus {corpus}: {report.summary}",
@@ -40,5 +45,6 @@ def ingest(
             "seconds": report.seconds,
         },
         links={"Data Docs": report.data_docs, "rejected rows": report.rejected_path},
+        warnings=report.warnings,
     )
     return report

@@ -7,19 +7,21 @@ from flows.progress import FlowProgress
 from storage.refs import IndexRef, QuerySetRef
 from tasks.config import RuntimeConfig, ScoreConfig
 from tasks.prefect_tasks import score_rows
+from tasks.quality_config import SHIPPED, QualityConfig
 from tasks.queries import latest_query_set
 from tasks.scoring import ScoreReport
 from tasks.stage_config import Name
 
 
 @flow(name="score", flow_run_name="score-{index}-{query_set}")
-def score(
+def score(  # noqa: PLR0913 - what a flow takes is its run form
     store: str = "rise-store",
     index: Name = "main",
     query_set: Name = "main",
     config: ScoreConfig = ScoreConfig(),  # noqa: B008 - frozen
     runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008 - frozen
     version: Name | None = None,
+    quality: QualityConfig = SHIPPED,
 ) -> ScoreReport:
     """Find each query's strongest rows and give every row its value for the query set.
 
@@ -30,13 +32,14 @@ def score(
         config: What is kept of the scores.
         runtime: Scheduler and workers.
         version: Version of the query set; empty: the latest.
+        quality: Where the suites of the quality gates are.
     """
     queries = (
         QuerySetRef(store, query_set, version) if version else latest_query_set(store, query_set)
     )
     with FlowProgress("score") as progress:
         report: ScoreReport = score_rows(
-            IndexRef(store, index), queries, config, runtime, progress=progress
+            IndexRef(store, index), queries, config, runtime, quality=quality, progress=progress
         )
     leave_report(
         "score",
@@ -48,6 +51,7 @@ def score(
             "already scored": report.already,
             "seconds": report.seconds,
         },
-        links={"scores": report.path},
+        links={"scores": report.path, "Data Docs": report.data_docs},
+        warnings=report.warnings,
     )
     return report

@@ -48,6 +48,12 @@ def show_facts(title: str, facts: Mapping[str, object]) -> None:
         say(f"  {name:<{width}}  {readable(value)}")
 
 
+def show_warnings(warnings: Sequence[str]) -> None:
+    """Write what a quality gate found odd, but refused nothing for."""
+    for warning in warnings:
+        say(f"  warning: {warning}")
+
+
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Write a title and draw a table, as wide as the terminal."""
     from rich import box

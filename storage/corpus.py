@@ -169,8 +169,14 @@ class Corpus:
         parts = self._parts(batches)
         return pa.concat_tables([tables.read_table(part.path, columns=names) for part in parts])
 
-    def take(self, positions: Sequence[int], *, batches: Sequence[str] | None = None) -> pa.Table:
-        """Return rows (ROW_SCHEMA) by position, in the order asked for.
+    def take(
+        self,
+        positions: Sequence[int],
+        *,
+        batches: Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """Return rows (ROW_SCHEMA), or some columns of them, by position in the order asked for.
 
         Every row group is read once at most, however the positions lie.
 
@@ -187,13 +193,14 @@ class Corpus:
                 f"corpus {self.ref.corpus!r} has rows 0 to {n_rows - 1}, got positions from "
                 f"{ascending[0]} to {ascending[-1]}."
             )
-        found = [tables.ROW_SCHEMA.empty_table()]
+        empty = tables.ROW_SCHEMA.empty_table()
+        found = [empty.select(columns or empty.schema.names)]
         for part in parts:
             first = bisect_left(ascending, part.start)
             last = bisect_left(ascending, part.start + part.n_rows)
             local = [position - part.start for position in ascending[first:last]]
             if local:
-                found.append(tables.read_positions(part.path, local))
+                found.append(tables.read_positions(part.path, local, columns=columns))
         return pa.concat_tables(found).take(pc.sort_indices(order))
 
     def rows_at(

@@ -11,16 +11,23 @@ import pyarrow as pa
 
 from storage import arrays
 from storage import rows as tables
-from storage.catalog import open_store
+from storage.catalog import open_store, published_folders
 from storage.errors import NotFoundError
 from storage.files import publish
-from storage.layout import SCORES_FILE, SCORES_FORMAT, scores_folder
+from storage.layout import (
+    QUALITY_FOLDER,
+    SCORES_FILE,
+    SCORES_FORMAT,
+    refused_scores_folder,
+    scores_folder,
+)
 from storage.manifests import describe_file, file_problems, read_manifest, write_manifest
 from storage.refs import ScoresRef
 from storage.staged import StagedWriter
 
 VALUES_FILE = "values.parquet"
 TOP_ROWS_FILE = "top_rows.parquet"
+BOTTOM_ROWS_FILE = "bottom_rows.parquet"
 NULL_FILE = "null_scores.parquet"
 MATRIX = "matrix.zarr"
 SCORE_ARRAY = "scores"
@@ -57,6 +64,16 @@ NULL_SCHEMA = pa.schema(
     ]
 )
 """Random rows, in the order of the index, and what each scores for every query, in their order."""
+
+BOTTOM_ROWS_SCHEMA = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("row_id", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+    ]
+)
+"""The rows of lowest score of each query, its opponents, rank from 1 for the lowest."""
 
 LINEAGE_KEYS = ("index", "index_id", "query_set", "query_set_version", "batches", "n_rows")
 """Fields that the manifest must have, so that a row's way can be followed."""
@@ -146,6 +163,18 @@ class Scores:
         flat = table.column("scores").combine_chunks().values.to_numpy()
         return table.column("row_id").to_pylist(), flat.reshape(table.num_rows, -1).T
 
+    def bottom_rows(self) -> pa.Table:
+        """Return BOTTOM_ROWS_SCHEMA.
+
+        Raises:
+            NotFoundError: The scores were made before opponents were kept.
+        """
+        if BOTTOM_ROWS_FILE not in {entry["name"] for entry in self.manifest["files"]}:
+            raise NotFoundError(
+                f"scores {self.ref.scores_id} were made before opponents were kept. Score again."
+            )
+        return tables.read_table(self.folder / BOTTOM_ROWS_FILE)
+
     def value_of(self, row_id: str) -> float | None:
         """Return one row's value, reading little; None when the row was not scored."""
         path = self.folder / VALUES_FILE
@@ -204,6 +233,7 @@ class ScoresWriter(StagedWriter):
         values: pa.Table,
         top_rows: pa.Table,
         manifest: Mapping[str, Any],
+        bottom_rows: pa.Table | None = None,
         null_scores: pa.Table | None = None,
     ) -> ScoresRef:
         """Publish the scores; return the earlier ones if the id exists.
@@ -212,6 +242,7 @@ class ScoresWriter(StagedWriter):
             values: VALUES_SCHEMA.
             top_rows: TOP_ROWS_SCHEMA.
             manifest: What the caller wants to keep; must have LINEAGE_KEYS.
+            bottom_rows: BOTTOM_ROWS_SCHEMA, or None to keep none.
             null_scores: NULL_SCHEMA, or None to keep none.
 
         Raises:
@@ -223,13 +254,23 @@ class ScoresWriter(StagedWriter):
         what = f"scores {self.ref.scores_id}"
         if Scores.exists(self.ref.root, self.ref.scores_id):
             return self.ref
-        found = [(VALUES_FILE, values, VALUES_SCHEMA), (TOP_ROWS_FILE, top_rows, TOP_ROWS_SCHEMA)]
-        if null_scores is not None:
-            found.append((NULL_FILE, null_scores, NULL_SCHEMA))
+        found = [
+            (VALUES_FILE, values, VALUES_SCHEMA),
+            (TOP_ROWS_FILE, top_rows, TOP_ROWS_SCHEMA),
+            (BOTTOM_ROWS_FILE, bottom_rows, BOTTOM_ROWS_SCHEMA),
+            (NULL_FILE, null_scores, NULL_SCHEMA),
+        ]
         for name, table, schema in found:
+            if table is None:
+                continue
             conformed = tables.conform(table, schema, what=f"{what}, {name}")
             tables.write_table(self.staging / name, conformed)
-        files = sorted(path for path in self.staging.rglob("*") if path.is_file())
+        reports = self.staging / QUALITY_FOLDER
+        files = sorted(
+            path
+            for path in self.staging.rglob("*")
+            if path.is_file() and not path.is_relative_to(reports)
+        )
         body = {
             **manifest,
             **({} if null_scores is None else {"null": {"n_rows": null_scores.num_rows}}),
@@ -240,6 +281,30 @@ class ScoresWriter(StagedWriter):
         with suppress(FileExistsError):  # another process was first with the same scores
             publish(self.staging, scores_folder(self.ref))
         return self.ref
+
+    def refuse(self) -> Path:
+        """Keep only the quality report, under ``refused/``; return its folder."""
+        return self._keep_report(refused_scores_folder(self.ref))
+
+
+def last_scores(root: str, *, index: str, query_set: str, but: str) -> Scores | None:
+    """Return the scores of an index name and a query set name that were made last.
+
+    Args:
+        root: Folder of the store.
+        index: Name of the index.
+        query_set: Name of the query set, in any version.
+        but: An id that does not count.
+    """
+    found: list[tuple[int, str, Scores]] = []
+    for folder in published_folders(Path(root) / "scores"):
+        if folder.name == but or not (folder / SCORES_FILE).is_file():
+            continue
+        scores = Scores.open(ScoresRef(root, folder.name))
+        if (scores.manifest["index"], scores.manifest["query_set"]) == (index, query_set):
+            made = (folder / SCORES_FILE).stat().st_mtime_ns
+            found.append((made, folder.name, scores))
+    return max(found, key=lambda item: item[:2])[2] if found else None
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from storage.layout import (
     MODEL_FORMAT,
     ROWS_FILE,
     ROWS_FORMAT,
+    STATISTICS_FOLDER,
     index_folder,
 )
 from storage.manifests import read_manifest, write_manifest
@@ -201,6 +202,7 @@ class SignatureIndex:
         Readers are not disturbed: they trust ``rows.json``, not the arrays' length.
         """
         remove_partials(self.folder)
+        remove_partials(self.folder / STATISTICS_FOLDER)
         self._blocks.reserve(n_rows)
 
     def write_block(
@@ -271,6 +273,14 @@ class SignatureIndex:
             MismatchError: The new state does not continue the committed one.
         """
         self._check_continues(batches, n_rows)
+        self.require_blocks(n_rows)
+        state = {"batches": list(batches), "n_rows": n_rows}
+        if state != self._state:
+            write_manifest(self.folder / ROWS_FILE, ROWS_FORMAT, state)
+            self._state = state
+
+    def require_blocks(self, n_rows: int) -> None:
+        """Raise `IncompleteError` unless every block of ``n_rows`` rows is recorded and there."""
         n_blocks = self.count_blocks(n_rows)
         missing = [block for block in range(n_blocks) if not self._blocks.covers(block, n_rows)]
         if missing:
@@ -278,10 +288,6 @@ class SignatureIndex:
                 f"index {self.ref.index!r}: {len(missing)} of {n_blocks} blocks are not finished "
                 f"(first: {missing[:5]}). Run the build again; finished blocks are kept."
             )
-        state = {"batches": list(batches), "n_rows": n_rows}
-        if state != self._state:
-            write_manifest(self.folder / ROWS_FILE, ROWS_FORMAT, state)
-            self._state = state
 
     # -------------------------------------------------------------------------------- reading
 

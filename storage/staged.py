@@ -1,12 +1,14 @@
 """What the writers of published folders share: a ``with`` block that leaves all or nothing."""
 
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from storage.catalog import open_store
-from storage.files import remove_partials, staging_folder
+from storage.files import publish, remove_partials, staging_folder
+from storage.layout import QUALITY_FOLDER
 
 
 class StagedWriter:
@@ -42,6 +44,16 @@ class StagedWriter:
     ) -> bool | None:
         """Remove the staging folder if it was not published."""
         return self._cleanup.__exit__(kind, error, trace)
+
+    def _keep_report(self, final: Path) -> Path:
+        """Publish only the quality report, in place of an earlier one; return its folder."""
+        remove_partials(final.parent)
+        with staging_folder(final) as staging:
+            (self.staging / QUALITY_FOLDER).rename(staging / QUALITY_FOLDER)
+            if final.exists():
+                shutil.rmtree(final)  # a kill between the two steps loses a report, never more
+            publish(staging, final)
+        return final / QUALITY_FOLDER
 
     def _begin(self, stack: ExitStack) -> None:
         """Do what must come before anything is written, such as taking a lock."""

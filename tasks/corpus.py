@@ -17,13 +17,18 @@ from storage.corpus import BatchWriter, Corpus, find_batch
 from storage.files import short_id
 from storage.refs import BatchRef, CorpusRef
 from storage.rows import ROW_SCHEMA
+from storage.tombstones import BarredRows, Tombstones
 from tasks.backbone import load_tokenizer
 from tasks.candidates import CandidateReader
 from tasks.config import ModelConfig, RowsConfig
+from tasks.corpus_suite import GATE
 from tasks.fields import Tokenizer
 from tasks.gate import Gate, Tally
 from tasks.progress import NO_PROGRESS, Progress
+from tasks.quality_config import SHIPPED, QualityConfig
+from tasks.quality_gate import listed, recorded_warnings
 from tasks.sources import pinned, read_records, source_identity
+from tasks.suite_files import GateSuite, load_suite
 
 INGEST_VERSION = 1
 """Raised when the same source and config would give other rows; part of a batch's identity."""
@@ -60,11 +65,13 @@ class IngestReport:
         n_rows: Rows of the batch.
         n_rejected: Records that were put aside.
         n_known: Records that the corpus had already, with equal content.
+        n_taken_down: Records that may not come in, because they were taken down.
         n_tokens: Tokens of the batch's rows.
         data_docs: Index page of the quality report; empty when there is none.
         rejected_path: Parquet file of the rejected records; empty when there is none.
         already: This very batch was committed before; nothing was read.
         seconds: Wall time.
+        warnings: What the gate found odd, but refused nothing for.
     """
 
     batch: BatchRef | None
@@ -76,24 +83,32 @@ class IngestReport:
     rejected_path: str
     already: bool
     seconds: float
+    n_taken_down: int = 0
+    warnings: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
         """One sentence for people."""
+        gone = f", {self.n_taken_down:,} taken down" if self.n_taken_down else ""
         if self.batch is None:
             return (
                 f"Nothing new: the corpus has all {self.n_known:,} good rows already "
-                f"({self.n_rejected:,} records rejected); no batch was added."
+                f"({self.n_rejected:,} records rejected{gone}); no batch was added."
             )
         before = "was ingested before" if self.already else "ingested"
         return (
             f"Batch {self.batch.batch_id} {before}: {self.n_rows:,} rows, {self.n_tokens:,} "
-            f"tokens; {self.n_rejected:,} records rejected, {self.n_known:,} known before."
+            f"tokens; {self.n_rejected:,} records rejected, {self.n_known:,} known before{gone}."
         )
 
 
 def ingest(
-    ref: CorpusRef, rows: RowsConfig, model: ModelConfig, *, progress: Progress = NO_PROGRESS
+    ref: CorpusRef,
+    rows: RowsConfig,
+    model: ModelConfig,
+    *,
+    quality: QualityConfig = SHIPPED,
+    progress: Progress = NO_PROGRESS,
 ) -> IngestReport:
     """Read a source into a corpus as one batch.
 
@@ -101,27 +116,37 @@ def ingest(
         ref: The corpus; made when it does not exist.
         rows: Source, fields and limits.
         model: Its tokenizer counts the tokens.
+        quality: The suite that rows and batch must satisfy.
         progress: Told the bytes that were read.
 
     Raises:
-        IngestRefused: Too many records were rejected.
+        IngestRefused: Too many records were rejected, or one failed what refuses a batch.
+        SuiteError: The suite cannot be used.
         ValueError: The source is missing, empty or damaged.
         BusyError: Another process is writing the corpus.
     """
-    return ingest_rows(ref, rows, load_tokenizer(model), progress=progress)
+    return ingest_rows(ref, rows, load_tokenizer(model), quality=quality, progress=progress)
 
 
 def ingest_rows(
-    ref: CorpusRef, rows: RowsConfig, tokenizer: Tokenizer, *, progress: Progress = NO_PROGRESS
+    ref: CorpusRef,
+    rows: RowsConfig,
+    tokenizer: Tokenizer,
+    *,
+    quality: QualityConfig = SHIPPED,
+    progress: Progress = NO_PROGRESS,
 ) -> IngestReport:
     """Read a source into a corpus with a tokenizer that is already there; see `ingest`."""
     started = time.perf_counter()
+    suite = load_suite(GATE, quality)
     source = source_identity(rows.source)
     identity = {
         "source": source,
         "rows": rows.model_dump(mode="json"),
         "tokenizer": tokenizer.fingerprint,
         "version": INGEST_VERSION,
+        # absent means the shipped suite, so that batches keep their ids
+        **({} if suite.is_shipped else {"suite": suite.sha256}),
     }
     batch_id = short_id(identity)
     done = find_batch(ref, batch_id)
@@ -130,7 +155,9 @@ def ingest_rows(
     n_bytes = sum(int(str(entry.get("bytes", 0))) for entry in source)
     progress.start(total=n_bytes, unit="bytes")
     with BatchWriter(ref, batch_id) as writer:
-        gate = Gate(CandidateReader(rows, tokenizer, CorpusRows(ref)), rows.limits)
+        barred = BarredRows(Tombstones(ref))  # under the lock, which a takedown takes as well
+        reader = CandidateReader(rows, tokenizer, CorpusRows(ref), barred)
+        gate = Gate(reader, rows.limits, suite)
         records = read_records(pinned(rows.source, source), rows.limits, advance=progress.advance)
         for part in gate.judge(records):
             if part.kept.num_rows:
@@ -226,24 +253,32 @@ def _conclude(
     verdict, tally = gate.judge_batch(), gate.tally
     if not tally.n_kept and not tally.n_rejected:
         return _report(None, tally, None)
-    gate.quality.write(writer.staging / QUALITY_FOLDER)
+    gate.write(writer.staging / QUALITY_FOLDER)
     manifest = {
         "identity": identity,
         "n_records": tally.n_records,
         "n_known": tally.n_known,
         "n_tokens": tally.n_tokens,
         "reasons": dict(sorted(tally.reasons.items())),
+        **({"n_taken_down": tally.n_taken_down} if tally.n_taken_down else {}),
     }
-    if verdict.success and tally.n_kept:
+    if verdict.success and tally.n_kept and not gate.refusals:
         batch = writer.commit(manifest)
-        return _report(batch, tally, Corpus(ref).folder(batch.batch_id))
+        return _report(batch, tally, Corpus(ref).folder(batch.batch_id), gate.warnings)
     folder = writer.refuse(manifest)
-    if verdict.success and tally.n_known:
-        return _report(None, tally, folder)
-    raise _refusal(ref, tally, gate.limits.max_rejected_share, folder)
+    limit = gate.limits.max_rejected_share
+    found = [*verdict.fatal, *(reason for found in verdict.refusing.values() for reason in found)]
+    reasons = gate.refusals or (found if tally.rejected_share <= limit else [])
+    if reasons:
+        raise _refused_by(ref, gate.suite, reasons, folder)
+    if verdict.success and (tally.n_known or tally.n_taken_down):
+        return _report(None, tally, folder, gate.warnings)
+    raise _refusal(ref, tally, limit, folder)
 
 
-def _report(batch: BatchRef | None, tally: Tally, folder: Path | None) -> IngestReport:
+def _report(
+    batch: BatchRef | None, tally: Tally, folder: Path | None, warnings: tuple[str, ...] = ()
+) -> IngestReport:
     return IngestReport(
         batch=batch,
         n_rows=tally.n_kept,
@@ -254,6 +289,8 @@ def _report(batch: BatchRef | None, tally: Tally, folder: Path | None) -> Ingest
         rejected_path="" if folder is None else str(folder / REJECTED_FILE),
         already=False,
         seconds=0.0,
+        n_taken_down=tally.n_taken_down,
+        warnings=warnings,
     )
 
 
@@ -263,17 +300,35 @@ def _report_of(ref: CorpusRef, batch: BatchRef) -> IngestReport:
     tally = Tally(
         n_kept=manifest["n_rows"],
         n_known=manifest["n_known"],
+        n_taken_down=manifest.get("n_taken_down", 0),
         n_rejected=manifest["n_rejected"],
         n_tokens=manifest["n_tokens"],
     )
-    return replace(_report(batch, tally, corpus.folder(batch.batch_id)), already=True)
+    folder = corpus.folder(batch.batch_id)
+    warnings = recorded_warnings(folder / QUALITY_FOLDER)
+    return replace(_report(batch, tally, folder, warnings), already=True)
+
+
+def _refused_by(
+    ref: CorpusRef, suite: GateSuite, reasons: Sequence[str], folder: Path
+) -> IngestRefused:
+    """Return the error for failures of severity ``fail``, of which one is enough."""
+    docs, rejected = folder / QUALITY_FOLDER / "index.html", folder / REJECTED_FILE
+    return IngestRefused(
+        f"The batch is refused and corpus {ref.corpus!r} is unchanged: the ingest suite "
+        f"({suite.origin}) refuses a batch for\n{listed(reasons)}\n"
+        f"Quality report: {docs}\n"
+        "Mend the source, or set severity: quarantine for what single rows may fail.",
+        rejected_path=str(rejected),
+        data_docs=str(docs),
+    )
 
 
 def _refusal(ref: CorpusRef, tally: Tally, limit: float, folder: Path) -> IngestRefused:
     docs, rejected = folder / QUALITY_FOLDER / "index.html", folder / REJECTED_FILE
     kinds = ", ".join(f"{kind} ({n:,})" for kind, n in tally.reasons.most_common(SHOWN_KINDS))
     allowed = f"at most {limit:.2%} are allowed (limits.max_rejected_share)"
-    if not tally.n_kept and not tally.n_known:
+    if not tally.n_kept and not tally.n_known and not tally.n_taken_down:
         allowed = "so no row is left"
     return IngestRefused(
         f"The batch is refused and corpus {ref.corpus!r} is unchanged: {tally.n_rejected:,} of "

@@ -8,7 +8,7 @@ memory by the ids and numbers of the rows.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,16 +16,16 @@ import pyarrow.compute as pc
 
 from storage.releases import RELEASE_SCHEMA
 from storage.rows import read_table
+from tasks.quality_gate import GateReport, listed, run_gate
+from tasks.suite_files import GateSuite, shipped_suite
 
 if TYPE_CHECKING:
     import pandas as pd
-    from great_expectations.expectations.expectation import Expectation
 
-SUITE = "release"
-"""Name of the expectation suite in the Data Docs."""
+GATE = "release"
 
-MAX_REASONS = 10
-"""Reasons spelled out in the error."""
+Order = Literal["falling", "rising", "free"]
+"""How scores follow each other in a release: best first, worst first, or by other rules as well."""
 
 _LARGEST_SCORE = float(np.finfo(np.float32).max)
 
@@ -50,11 +50,13 @@ class StagedRelease:
         name: Name of the release, for the Data Docs and messages.
         files: Its data files, in order.
         n_tokens: Tokens that the manifest is going to claim.
+        order: How its scores follow each other.
     """
 
     name: str
     files: Sequence[StagedFile]
     n_tokens: int
+    order: Order = "falling"
 
     @property
     def n_rows(self) -> int:
@@ -63,144 +65,47 @@ class StagedRelease:
 
 
 def check_release(
-    staged: StagedRelease, *, batches: Iterable[tuple[str, pa.ChunkedArray]], docs: Path
-) -> None:
+    staged: StagedRelease,
+    *,
+    batches: Iterable[tuple[str, pa.ChunkedArray]],
+    docs: Path,
+    suite: GateSuite | None = None,
+) -> GateReport:
     """Check a staged release and write its Data Docs.
 
     Args:
         staged: What is about to be published.
         batches: Every batch that was scored: its id and its row ids in order.
         docs: Folder for the Data Docs.
+        suite: What must hold, from `load_suite`; None: the shipped suite.
+
+    Returns:
+        The warnings, and where the Data Docs are.
 
     Raises:
         ReleaseRefused: Something does not hold; the message lists what.
         CorruptionError: A file cannot be read back.
+        SuiteError: The suite cannot be used.
     """
-    from tasks.quality import run_suite
-
-    measured, reasons = _read_back(staged.files)
-    if not reasons:
-        result = run_suite(
-            _frame(measured, batches),
-            suite=SUITE,
-            expectations=release_expectations(staged),
-            docs=docs,
-            run_name=staged.name,
-        )
-        reasons = [*result.fatal, *_row_reasons(result.failing)]
-        if not result.success and not reasons:
-            reasons = [check.description for check in result.checks if not check.success]
-    if reasons:
-        raise ReleaseRefused(_refusal(staged.name, reasons))
-
-
-def release_expectations(staged: StagedRelease) -> list["Expectation"]:
-    """Return what the rows of a release must satisfy, on the frame that the gate makes."""
-    import great_expectations.expectations as gxe
-
-    return [
-        gxe.ExpectTableRowCountToEqual(
-            value=staged.n_rows,
-            description=f"There are {staged.n_rows} rows, as the manifest says.",
-        ),
-        gxe.ExpectColumnPairValuesToBeEqual(
-            column_A="file_rows",
-            column_B="planned_rows",
-            description="Every file has as many rows as the manifest says.",
-            meta={"reason": "its file has {file_rows} rows, the manifest says {planned_rows}"},
-        ),
-        gxe.ExpectColumnSumToBeBetween(
-            column="n_tokens",
-            min_value=staged.n_tokens,
-            max_value=staged.n_tokens,
-            description=f"The rows have {staged.n_tokens} tokens together.",
-        ),
-        *_identity_expectations(),
-        *_order_expectations(),
-        *_text_expectations(),
-    ]
-
-
-def _identity_expectations() -> list["Expectation"]:
-    import great_expectations.expectations as gxe
-
-    return [
-        gxe.ExpectColumnValuesToBeUnique(
-            column="row_id",
-            description="No row is released twice.",
-            meta={"reason": "{row_id!r} occurs more than once"},
-        ),
-        gxe.ExpectColumnValuesToNotBeNull(
-            column="origin",
-            description="Every row is in the corpus that was scored.",
-            meta={"reason": "{row_id!r} is not in the corpus that was scored"},
-        ),
-        gxe.ExpectColumnPairValuesToBeEqual(
-            column_A="lineage_id",
-            column_B="origin",
-            ignore_row_if="either_value_is_missing",
-            description="The lineage id leads to the row's place in the corpus.",
-            meta={"reason": "lineage {lineage_id}, but the corpus has the row at {origin}"},
-        ),
-    ]
-
-
-def _order_expectations() -> list["Expectation"]:
-    import great_expectations.expectations as gxe
-
-    return [
-        gxe.ExpectColumnValuesToNotBeNull(
-            column="score",
-            description="Every score is a number.",
-            meta={"reason": "the score is not a number"},
-        ),
-        gxe.ExpectColumnValuesToBeBetween(
-            column="score",
-            min_value=-_LARGEST_SCORE,
-            max_value=_LARGEST_SCORE,
-            description="Every score is finite.",
-            meta={"reason": "the score {score} is not finite"},
-        ),
-        gxe.ExpectColumnPairValuesToBeEqual(
-            column_A="rank",
-            column_B="place",
-            description="Ranks are 1, 2, 3 and so on, in the order of the rows.",
-            meta={"reason": "rank {rank} at place {place}"},
-        ),
-        gxe.ExpectColumnPairValuesAToBeGreaterThanB(
-            column_A="score_above",
-            column_B="score",
-            or_equal=True,
-            ignore_row_if="either_value_is_missing",
-            description="No score is higher than the one before.",
-            meta={"reason": "score {score} below a row that scored {score_above}"},
-        ),
-    ]
-
-
-def _text_expectations() -> list["Expectation"]:
-    import great_expectations.expectations as gxe
-
-    return [
-        gxe.ExpectColumnValuesToBeBetween(
-            column="text_chars",
-            min_value=1,
-            description="No text is empty.",
-            meta={"reason": "the text is empty"},
-        ),
-        gxe.ExpectColumnValuesToBeInSet(
-            column="parts_make_text",
-            value_set=[True],
-            description="Prompt and completion together are the text.",
-            meta={"reason": "prompt and completion do not make the text"},
-        ),
-        gxe.ExpectColumnValuesToBeBetween(
-            column="n_tokens",
-            min_value=1,
-            description="Every row has tokens.",
-            meta={"reason": "{n_tokens} tokens"},
-        ),
-    ]
+    measured, faults = _read_back(staged.files)
+    if faults:
+        raise ReleaseRefused(_refusal(staged.name, faults))
+    report = run_gate(
+        suite or shipped_suite(GATE),
+        {"rows": _frame(measured, batches, staged.order)},
+        docs=docs,
+        run_name=staged.name,
+        values={
+            "release.n_rows": staged.n_rows,
+            "release.n_tokens": staged.n_tokens,
+            "lowest_score": -_LARGEST_SCORE,
+            "largest_score": _LARGEST_SCORE,
+        },
+        line_name=lambda label: f"row {label + 1}",
+    )
+    if not report.success:
+        raise ReleaseRefused(_refusal(staged.name, report.reasons))
+    return report
 
 
 def _read_back(files: Sequence[StagedFile]) -> tuple[list[pa.Table], list[str]]:
@@ -219,7 +124,7 @@ def _read_back(files: Sequence[StagedFile]) -> tuple[list[pa.Table], list[str]]:
 
 
 def _frame(
-    measured: Sequence[pa.Table], batches: Iterable[tuple[str, pa.ChunkedArray]]
+    measured: Sequence[pa.Table], batches: Iterable[tuple[str, pa.ChunkedArray]], order: Order
 ) -> "pd.DataFrame":
     """Return one frame with a line a row; index labels are places from 0."""
     table = pa.concat_tables(measured)
@@ -227,18 +132,33 @@ def _frame(
     frame: pd.DataFrame = table.append_column("origin", origins).to_pandas()
     frame["place"] = np.arange(1, len(frame) + 1, dtype=np.int32)
     frame["score_above"] = frame["score"].shift(1)
+    step = frame["score"] - frame["score_above"]
+    wrong = {"falling": step > 0, "rising": step < 0, "free": step != step}[order]
+    frame["in_order"] = ~wrong | step.isna()
     return frame
 
 
 def _measured(table: pa.Table, planned_rows: int) -> pa.Table:
     joined = pc.binary_join_element_wise(table.column("prompt"), table.column("completion"), "")
     columns = {
-        name: table.column(name) for name in ("row_id", "score", "rank", "lineage_id", "n_tokens")
+        name: table.column(name)
+        for name in (
+            "row_id",
+            "score",
+            "rank",
+            "lineage_id",
+            "source",
+            "source_line",
+            "label",
+            "n_tokens",
+        )
     }
     return pa.table(
         {
             **columns,
             "text_chars": pc.utf8_length(table.column("text")),
+            "prompt_chars": pc.utf8_length(table.column("prompt")),
+            "completion_chars": pc.utf8_length(table.column("completion")),
             "parts_make_text": pc.equal(joined, table.column("text")),
             "file_rows": np.full(len(table), len(table)),
             "planned_rows": np.full(len(table), planned_rows),
@@ -258,17 +178,11 @@ def _origins(
     return origins
 
 
-def _row_reasons(failing: dict[int, list[str]]) -> list[str]:
-    return [f"row {label + 1}: {', '.join(reasons)}" for label, reasons in sorted(failing.items())]
-
-
 def _refusal(name: str, reasons: Sequence[str]) -> str:
-    shown = "\n".join(f"  {reason}" for reason in reasons[:MAX_REASONS])
-    more = len(reasons) - MAX_REASONS
-    rest = f"\n  and {more} more" if more > 0 else ""
+    found = "1 fault was" if len(reasons) == 1 else f"{len(reasons):,} faults were"
     return (
-        f"release {name!r} was not published; reading its files back, {len(reasons)} faults were "
-        f"found:\n{shown}{rest}\nRun `rise verify` on the store, then score and release again."
+        f"release {name!r} was not published; reading its files back, {found} "
+        f"found:\n{listed(reasons)}\nRun `rise verify` on the store, then score and release again."
     )
 
 

@@ -1,24 +1,44 @@
-"""What a selection asks of single rows before it takes them: leakage, privacy."""
+"""What a guard of a release looks like: rows in, a fault or nothing for each row out.
 
-from collections.abc import Sequence
+Selection asks the checks about rows in the order of their values, block by block and only as far
+as it needs; a row with a fault is dropped, with the check's name as the reason, and the next one
+takes its place. A check that only reports finds no faults and keeps what it saw.
+"""
+
+from collections.abc import Collection, Sequence
 from typing import Protocol
+
+import pyarrow as pa
 
 from storage.corpus import Row
 
 
 class RowCheck(Protocol):
-    """Finds fault with rows.
+    """A guard that may refuse rows."""
 
-    Attributes:
-        name: One word; the reason that a dropped row is given.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """The reason under which refused rows are listed, such as ``leakage``."""
 
     def faults(self, rows: Sequence[Row]) -> list[str | None]:
-        """Return for each row what is wrong with it, None where nothing is.
+        """Return what is wrong with each row, None where nothing is.
 
-        Called once a row, and only for rows that the selection looks at. Without diversity and
-        with quotas on one field at most, each of them is then taken or dropped; else some may be
-        neither: what is shown of a check's hits is to be limited to rows of those two tables.
+        The text names no content of the row: it is published. Asking about a row again gives the
+        same answer and records nothing twice.
+        """
+
+
+class RecordingCheck(RowCheck, Protocol):
+    """A guard that also keeps a table of what it found."""
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What was compared, in numbers and names, as JSON values."""
+
+    def hits(self, among: Collection[str] | None = None) -> pa.Table:
+        """Return what was found, in the order of asking.
+
+        Args:
+            among: Only rows of these ids, such as those that were released or dropped; None: all
+                rows that were asked about.
         """

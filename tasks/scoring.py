@@ -15,21 +15,25 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rise_ops.scoring import QueryPanel, split_keys
 from storage.corpus import Corpus, Row
 from storage.errors import CorruptionError, MismatchError
 from storage.files import short_id
-from storage.layout import scores_folder
+from storage.layout import QUALITY_FOLDER, scores_folder
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ScoresRef
 from storage.scores import NULL_SCHEMA, Scores, ScoresWriter
 from storage.signatures import SignatureIndex, flat_differences
 from tasks.codes import index_panel
 from tasks.config import RuntimeConfig, ScoreConfig
-from tasks.null_rows import CALIBRATED, calibrated, null_positions, null_scores
+from tasks.null_rows import CALIBRATED
 from tasks.progress import NO_PROGRESS, Progress
-from tasks.scoring_graph import Search, SearchResult, predicted_bytes, search
+from tasks.quality_config import SHIPPED, QualityConfig
+from tasks.quality_gate import recorded_warnings
+from tasks.score_tables import calibrated_rows, count_able, random_scores, ranked_rows
+from tasks.scores_gate import judge_scores, refusal
+from tasks.scoring_graph import Search, predicted_bytes, search
 from tasks.selection_problem import row_id_ranks
+from tasks.takedown import LivingRows, living_rows
 
 SCORES_VERSION = 2
 """Part of every scores id; raised when the same inputs would give other scores."""
@@ -48,6 +52,8 @@ class ScoreReport:
         predicted_bytes: Memory for the blocks in flight, known before any is read.
         seconds: Wall time of this call.
         already: The scores were in the store; nothing was computed.
+        warnings: What the quality gate found odd, but refused nothing for.
+        data_docs: First page of the quality report; empty when it is not there.
     """
 
     ref: ScoresRef
@@ -58,6 +64,8 @@ class ScoreReport:
     predicted_bytes: int
     seconds: float
     already: bool
+    warnings: tuple[str, ...] = ()
+    data_docs: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,7 @@ def score(
     config: ScoreConfig,
     runtime: RuntimeConfig,
     *,
+    quality: QualityConfig = SHIPPED,
     progress: Progress = NO_PROGRESS,
 ) -> ScoreReport:
     """Score every committed row of an index against a query set and store the result.
@@ -107,9 +116,12 @@ def score(
         queries: The queries' signatures, made in the same space.
         config: What to keep; part of the scores' identity.
         runtime: Scheduler and workers; changes no number.
+        quality: Where the suite of the gate is.
         progress: Receives one step a block.
 
     Raises:
+        ScoresRefused: The scores failed the gate; nothing was published.
+        SuiteError: The suite cannot be used.
         MismatchError: Queries and rows were sketched in different spaces; lists the fields.
         ValueError: ``top_k`` exceeds the rows that have positions; gives both numbers.
         IncompleteError: The index was never finished.
@@ -119,15 +131,28 @@ def score(
     opened = SignatureIndex.open(index)
     query_set = QuerySet.open(queries)
     _check_same_space(opened, query_set)
-    n_empty = _check_top_k(opened, config.top_k)
-    identity = _identity(opened, queries, config)
+    living = living_rows(_corpus_ref(opened), opened.batches)
+    n_empty = _check_top_k(opened, config.top_k, living.mask)
+    identity = _identity(opened, queries, config, living)
     ref = ScoresRef(index.root, short_id(identity))
     already = Scores.exists(index.root, ref.scores_id)
     if not already:
         with ScoresWriter(ref) as writer:
-            tables = _score_tables(opened, query_set, config, runtime, progress, writer)
+            target = _Target(opened, living.mask)
+            tables = _score_tables(target, query_set, config, runtime, progress, writer)
+            gate = judge_scores(
+                tables,
+                index=index.index,
+                queries=queries,
+                scores_id=ref.scores_id,
+                docs=writer.staging / QUALITY_FOLDER,
+                quality=quality,
+            )
+            if not gate.success:
+                raise refusal(ref, gate, writer.refuse())
             manifest = _manifest(opened, queries, identity, n_empty=n_empty)
             writer.commit(**tables, manifest=manifest)
+    docs = scores_folder(ref) / QUALITY_FOLDER
     n_queries = int(query_set.manifest["n_queries"])
     return ScoreReport(
         ref=ref,
@@ -138,6 +163,8 @@ def score(
         predicted_bytes=predicted_bytes(opened, n_queries, runtime),
         seconds=time.monotonic() - started,
         already=already,
+        warnings=recorded_warnings(docs),
+        data_docs=str(docs / "index.html") if docs.is_dir() else "",
     )
 
 
@@ -166,13 +193,15 @@ def attribute(
     """
     opened = SignatureIndex.open(index)
     panel = index_panel(opened, signatures)
-    _check_top_k(opened, top_k)
+    living = living_rows(_corpus_ref(opened), opened.batches).mask
+    _check_top_k(opened, top_k, living)
     row_ids = _row_ids(opened)
     ranks = row_id_ranks(row_ids)
-    found = search(Search(_anywhere(index), top_k), panel, ranks, runtime, progress)
+    found = search(Search(_anywhere(index), top_k), panel, ranks, runtime, progress, living)
     names = [str(number) for number in range(panel.n_queries)]
-    nulls, _ = _nulls(opened, panel)
-    return _hits(opened, _top_rows(found, ranks, row_ids, names, nulls), names)
+    nulls, _ = random_scores(opened, panel, living)
+    top_rows = ranked_rows(found.keys, ranks, row_ids, names)
+    return _hits(opened, calibrated_rows(top_rows, nulls, n_rows=count_able(found, living)), names)
 
 
 # ------------------------------------------------------------------------------------ checks
@@ -189,14 +218,17 @@ def _check_same_space(index: SignatureIndex, query_set: QuerySet) -> None:
         )
 
 
-def _check_top_k(index: SignatureIndex, top_k: int) -> int:
+def _check_top_k(index: SignatureIndex, top_k: int, living: NDArray[np.bool_] | None) -> int:
     """Return the number of empty rows, if ``top_k`` of the others can be found."""
-    n_empty = int(np.count_nonzero(index.n_positions() == 0))
-    n_eligible = index.n_rows - n_empty
+    empty = index.n_positions() == 0
+    n_dead = 0 if living is None else int(np.count_nonzero(~living & ~empty))
+    n_empty = int(np.count_nonzero(empty))
+    n_eligible = index.n_rows - n_empty - n_dead
     if not 1 <= top_k <= n_eligible:
+        gone = f", {n_dead} of them taken down" if n_dead else ""
         raise ValueError(
             f"top_k is {top_k} but index {index.ref.index!r} has {n_eligible} rows with "
-            f"positions ({index.n_rows} in all); choose top_k between 1 and {n_eligible}."
+            f"positions ({index.n_rows} in all{gone}); choose top_k between 1 and {n_eligible}."
         )
     return n_empty
 
@@ -212,7 +244,11 @@ def _row_ids(index: SignatureIndex) -> pa.ChunkedArray:
 
 
 def _corpus(index: SignatureIndex) -> Corpus:
-    return Corpus(CorpusRef(index.ref.root, index.identity["corpus"]))
+    return Corpus(_corpus_ref(index))
+
+
+def _corpus_ref(index: SignatureIndex) -> CorpusRef:
+    return CorpusRef(index.ref.root, index.identity["corpus"])
 
 
 def _anywhere(index: IndexRef) -> IndexRef:
@@ -223,7 +259,9 @@ def _anywhere(index: IndexRef) -> IndexRef:
 # ---------------------------------------------------------------------------------- identity
 
 
-def _identity(index: SignatureIndex, queries: QuerySetRef, config: ScoreConfig) -> dict[str, Any]:
+def _identity(
+    index: SignatureIndex, queries: QuerySetRef, config: ScoreConfig, living: LivingRows
+) -> dict[str, Any]:
     return {
         "version": SCORES_VERSION,
         # by name as well: equal settings give equal ids, but lineage must lead to the one asked for
@@ -233,6 +271,7 @@ def _identity(index: SignatureIndex, queries: QuerySetRef, config: ScoreConfig) 
         "query_set": queries.name,
         "query_set_version": queries.version,
         "config": config.model_dump(mode="json"),
+        **({} if living.digest is None else {"tombstones": living.digest}),
     }
 
 
@@ -259,15 +298,24 @@ def _manifest(
 # ------------------------------------------------------------------------------------ tables
 
 
+@dataclass(frozen=True)
+class _Target:
+    """An index and which of its rows may be among the best; None: all that have positions."""
+
+    index: SignatureIndex
+    living: NDArray[np.bool_] | None
+
+
 def _score_tables(
-    index: SignatureIndex,
+    target: _Target,
     query_set: QuerySet,
     config: ScoreConfig,
     runtime: RuntimeConfig,
     progress: Progress,
     writer: ScoresWriter,
 ) -> dict[str, pa.Table]:
-    """Search the index; return the tables ``values`` and ``top_rows``, write the matrix."""
+    """Search the index; return values, top and bottom rows as tables, write the matrix."""
+    index = target.index
     panel = index_panel(index, query_set.signatures())
     matrix = None
     if config.full_matrix:
@@ -276,14 +324,19 @@ def _score_tables(
         )
     row_ids = _row_ids(index)
     ranks = row_id_ranks(row_ids)
-    plan = Search(_anywhere(index.ref), config.top_k, matrix)
-    found = search(plan, panel, ranks, runtime, progress)
+    plan = Search(_anywhere(index.ref), config.top_k, matrix, opponents=True)
+    found = search(plan, panel, ranks, runtime, progress, target.living)
     values = {"row_id": row_ids, "value": found.values, "n_positions": found.n_positions}
     query_ids = query_set.queries().column("row_id").to_pylist()
-    nulls, positions = _nulls(index, panel)
+    proponents, opponents = np.split(found.keys, 2)
+    bottom_rows = ranked_rows(opponents, ranks, row_ids, query_ids)
+    negated = bottom_rows.column("score").to_numpy()
+    nulls, positions = random_scores(index, panel, target.living)
+    top_rows = ranked_rows(proponents, ranks, row_ids, query_ids)
     return {
         "values": pa.table(values),
-        "top_rows": _top_rows(found, ranks, row_ids, query_ids, nulls),
+        "top_rows": calibrated_rows(top_rows, nulls, n_rows=count_able(found, target.living)),
+        "bottom_rows": bottom_rows.set_column(3, "score", pa.array(-negated)),
         "null_scores": pa.table(
             {
                 "row_id": row_ids.take(positions),
@@ -291,39 +344,6 @@ def _score_tables(
             }
         ).cast(NULL_SCHEMA),
     }
-
-
-def _nulls(
-    index: SignatureIndex, panel: QueryPanel
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return what random rows score for each query, and which rows they are."""
-    positions = null_positions(index.n_positions())
-    return null_scores(index, panel, positions), positions
-
-
-def _top_rows(
-    found: SearchResult,
-    ranks: NDArray[np.uint32],
-    row_ids: pa.ChunkedArray,
-    query_ids: Sequence[str],
-    nulls: NDArray[np.float32],
-) -> pa.Table:
-    """Return one line a query and rank (TOP_ROWS_SCHEMA)."""
-    row_id_places, scores = split_keys(found.keys)
-    n_queries, top_k = found.keys.shape
-    columns = calibrated(scores, nulls, n_rows=int(np.count_nonzero(found.n_positions)))
-    position_at = np.empty(len(ranks), np.int64)
-    position_at[ranks] = np.arange(len(ranks))
-    query_of = np.repeat(np.arange(n_queries), top_k)
-    return pa.table(
-        {
-            "query_id": pa.array(query_ids, pa.string()).take(query_of),
-            "rank": np.tile(np.arange(1, top_k + 1, dtype=np.int32), n_queries),
-            "row_id": row_ids.take(position_at[row_id_places.ravel()]),
-            "score": scores.ravel(),
-            **{name: column.ravel() for name, column in columns.items()},
-        }
-    )
 
 
 def _hits(index: SignatureIndex, top_rows: pa.Table, names: Sequence[str]) -> list[list[Hit]]:

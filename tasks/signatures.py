@@ -24,6 +24,7 @@ from tasks.backbone import resolve_device
 from tasks.calibration import Drift, calibrated_tables, encoded_rows, measure_drift
 from tasks.codes import code_rotation, coded_numbers, stored_rotation
 from tasks.config import IndexConfig, RuntimeConfig
+from tasks.index_gate import check_index
 from tasks.index_identity import (
     CALIBRATION_KEY,
     existing_index,
@@ -31,9 +32,11 @@ from tasks.index_identity import (
     index_space,
     with_tables,
 )
+from tasks.index_statistics import block_statistics
 from tasks.memory import require_memory
 from tasks.models import from_anywhere
 from tasks.progress import NO_PROGRESS, Progress
+from tasks.quality_config import SHIPPED, QualityConfig
 from tasks.sketching import sketch_rows
 
 
@@ -125,6 +128,8 @@ class IndexReport:
         energy: See `CalibrationReport`; empty where the sketch needs no calibration.
         drift: How the rows that were appended now fit the index; None where nothing was, or the
             sketch is not calibrated.
+        warnings: What the quality gate found odd, but refused nothing for.
+        data_docs: First page of the quality report.
     """
 
     ref: IndexRef
@@ -142,6 +147,8 @@ class IndexReport:
     seconds: float
     energy: Mapping[str, float]
     drift: Drift | None
+    warnings: tuple[str, ...] = ()
+    data_docs: str = ""
 
 
 def writing_index(ref: IndexRef) -> AbstractContextManager[None]:
@@ -275,6 +282,7 @@ def sketch_block(plan: IndexPlan, block: int, *, progress: Progress = NO_PROGRES
         rows_digest=digest([[row.row_id, row.content_hash] for row in rows]),
         n_tokens=n_tokens,
     )
+    block_statistics(index, block)
     return BlockReport(
         block=block,
         n_rows=len(rows),
@@ -284,13 +292,26 @@ def sketch_block(plan: IndexPlan, block: int, *, progress: Progress = NO_PROGRES
     )
 
 
-def commit_index(plan: IndexPlan, reports: Sequence[BlockReport]) -> IndexReport:
-    """Make the planned rows what readers see; the caller holds `writing_index`.
+def commit_index(
+    plan: IndexPlan, reports: Sequence[BlockReport], quality: QualityConfig = SHIPPED
+) -> IndexReport:
+    """Make the planned rows what readers see, if they pass the gate.
+
+    The caller holds `writing_index`.
+
+    Args:
+        plan: From `plan_index`.
+        reports: Of the blocks that were sketched.
+        quality: Where the suite of the gate is.
 
     Raises:
+        IndexRefused: The gate refuses the rows; finished blocks and the earlier state stay.
         IncompleteError: A block is missing.
+        CorruptionError: A block cannot be read back.
+        SuiteError: The suite cannot be used.
     """
     index = SignatureIndex.open(plan.ref)
+    gate = check_index(index, plan.n_rows, quality)
     index.commit(plan.batches, plan.n_rows)
     records = [index.block_record(block) or {} for block in range(plan.n_blocks)]
     seconds = sum(report.seconds for report in reports)
@@ -313,6 +334,8 @@ def commit_index(plan: IndexPlan, reports: Sequence[BlockReport]) -> IndexReport
         seconds=seconds,
         energy=index.identity.get(CALIBRATION_KEY, {}).get("energy", {}),
         drift=plan.drift,
+        warnings=gate.warnings,
+        data_docs=gate.data_docs,
     )
 
 
@@ -322,18 +345,20 @@ def build_index(
     config: IndexConfig,
     runtime: RuntimeConfig,
     *,
+    quality: QualityConfig = SHIPPED,
     progress: Progress = NO_PROGRESS,
 ) -> IndexReport:
-    """Bring an index up to its corpus: plan, every missing block, commit; under the lock.
+    """Bring an index up to its corpus: plan, every missing block, gate, commit; under the lock.
 
     Raises:
+        IndexRefused: The gate refuses the rows.
         BusyError: Another process is building it.
     """
     with writing_index(ref):
         plan = plan_index(ref, corpus, config, runtime)
         progress.start(total=plan.n_missing_rows, unit="rows")
         reports = [sketch_block(plan, block, progress=progress) for block in plan.blocks]
-        return commit_index(plan, reports)
+        return commit_index(plan, reports, quality)
 
 
 def _batch_ids(corpus: CorpusRef) -> tuple[str, ...]:
