@@ -14,6 +14,7 @@ from tasks.page.text import count, number, shortened
 from tasks.report_data import ReportData
 from tasks.report_examples import Example, Examples
 from tasks.report_private import Masks
+from tasks.report_tokens import readable_pieces
 from tasks.report_words import REASONS, reason_name
 
 ROW_CHARS, QUERY_CHARS = 900, 420
@@ -115,9 +116,8 @@ def _row_half(example: Example, masks: Masks) -> Markup:
     row = example.row
     hidden = masks.of(row.text)
     if example.tokens is not None and masks.allows_tokens(row.text):
-        said = "".join(one.token for one in example.tokens.row)
-        before = row.text.removesuffix(said) if row.text.endswith(said) else ""
-        body = tokens(example.tokens.row, n_most=ROW_TOKENS, before=before[-PROMPT_CHARS:])
+        before, pieces = readable_pieces(example.tokens.row, row.text)
+        body = tokens(pieces, n_most=ROW_TOKENS, before=before[-PROMPT_CHARS:])
     else:
         body = passage(row.text, ROW_CHARS, prompt_chars=row.prompt_chars, hidden=hidden)
     return tag("div", tag("p", _row_caption(row), class_="caption"), body, class_="half")
@@ -136,8 +136,8 @@ def _query_half(example: Example, masks: Masks) -> Markup | None:
     words = asked.prompt + asked.completion
     hidden = masks.of(words)
     if example.tokens is not None and masks.allows_tokens(words):
-        before = asked.prompt[-PROMPT_CHARS:]
-        body = tokens(example.tokens.query, n_most=QUERY_TOKENS, before=before)
+        before, pieces = readable_pieces(example.tokens.query, words)
+        body = tokens(pieces, n_most=QUERY_TOKENS, before=before[-PROMPT_CHARS:])
     else:
         prompt_chars = len(asked.prompt)
         body = passage(words, QUERY_CHARS, prompt_chars=prompt_chars, hidden=hidden)
