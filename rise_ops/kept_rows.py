@@ -83,7 +83,7 @@ class KeptRows:
 
     Attributes:
         tokens: Tokens of all rows kept.
-        planned: Rows kept of each quota, int64 [quotas], one array a field.
+        planned: Rows kept of each quota, one list a field.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class KeptRows:
         self._rows: set[int] = set()
         self._by_cell: dict[int, list[tuple[int, int]]] = {}
         self.tokens = 0
-        self.planned = [np.zeros(number, np.int64) for number in n_quotas]
+        self.planned = [[0] * number for number in n_quotas]
         for row in rows:
             self.add(row)
 

@@ -6,6 +6,9 @@ sqrt(J (1 - J) / n). Rows that agree in one band at least are compared whole. Ne
 no band with any other; they are told apart for a whole block at once.
 """
 
+from bisect import bisect_right
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Int64, UInt32, UInt64
 
@@ -41,7 +44,7 @@ class NearTexts:
         self._width = band_width(threshold, n_numbers)
         self._known_keys = np.zeros(0, np.uint64)
         self._known_rows = np.zeros(0, np.int32)
-        self._known_digests = np.zeros((0, n_numbers), np.uint32)
+        self._known_digests: list[tuple[int, UInt32[np.ndarray, "taken numbers"]]] = []
         self._n_taken = 0
         self._row_of_taken: list[int] = []
         self._start_block(np.zeros(0, np.int64), np.zeros((0, n_numbers), np.uint32))
@@ -52,7 +55,7 @@ class NearTexts:
         """Get rows ready to be asked about; rows of earlier blocks no longer are.
 
         Args:
-            rows: Their numbers, ascending.
+            rows: Their numbers.
             digests: Theirs.
         """
         self._close_block()
@@ -63,19 +66,19 @@ class NearTexts:
 
         Of equally similar ones the one taken first.
         """
-        at = int(np.searchsorted(self._rows, row))
-        if not self._is_shared[at].any():
+        at = self._at[row]
+        if not self._has_shared[at]:
             return None
         found: set[int] = set()
-        for key in self._keys[at][self._is_shared[at]].tolist():
+        for key in self._shared_keys(at):
             found.update(self._here.get(key, ()))
             low = int(np.searchsorted(self._known_keys, np.uint64(key), "left"))
             high = int(np.searchsorted(self._known_keys, np.uint64(key), "right"))
             found.update(self._known_rows[low:high].tolist())
         if not found:
             return None
-        taken = np.array(sorted(found))
-        agreeing = (self._known_digests[taken] == self._digests[at]).sum(axis=1)
+        taken = sorted(found)
+        agreeing = (self._digests_of_taken(taken) == self._digests[at]).sum(axis=1)
         best = int(np.argmax(agreeing))
         if agreeing[best] < self._least:
             return None
@@ -83,31 +86,48 @@ class NearTexts:
 
     def take(self, row: int) -> None:
         """Count a row of the block among the taken."""
-        at = int(np.searchsorted(self._rows, row))
+        at = self._at[row]
         self._taken_here.append(at)
         self._row_of_taken.append(row)
-        for key in self._keys[at][self._is_shared[at]].tolist():
-            self._here.setdefault(key, []).append(self._n_taken)
-        if self._n_taken == len(self._known_digests):
-            room = np.zeros((max(1024, self._n_taken), self._n_numbers), np.uint32)
-            self._known_digests = np.concatenate([self._known_digests, room])
-        self._known_digests[self._n_taken] = self._digests[at]
+        if self._has_shared[at]:
+            for key in self._shared_keys(at):
+                self._here.setdefault(key, []).append(self._n_taken)
         self._n_taken += 1
 
     def _start_block(
         self, rows: Int64[np.ndarray, " block"], digests: UInt32[np.ndarray, "block numbers"]
     ) -> None:
-        self._rows, self._digests = rows, digests
+        self._at = {row: at for at, row in enumerate(rows.tolist())}
+        self._digests = digests
         self._keys = self._band_keys(digests)
         self._is_shared = _repeats(self._keys) | _among(self._keys, self._known_keys)
+        self._has_shared: list[bool] = self._is_shared.any(axis=1).tolist()
         self._here: dict[int, list[int]] = {}
         self._taken_here: list[int] = []
+
+    def _shared_keys(self, at: int) -> list[int]:
+        keys: list[int] = self._keys[at][self._is_shared[at]].tolist()
+        return keys
+
+    def _digests_of_taken(self, taken: Sequence[int]) -> UInt32[np.ndarray, "some numbers"]:
+        """Return digests of taken rows, numbered in the order of taking."""
+        here = self._n_taken - len(self._taken_here)
+        lines = []
+        for number in taken:
+            if number >= here:
+                lines.append(self._digests[self._taken_here[number - here]])
+            else:
+                place = bisect_right(self._known_digests, number, key=lambda part: part[0]) - 1
+                first, digests = self._known_digests[place]
+                lines.append(digests[number - first])
+        return np.stack(lines)
 
     def _close_block(self) -> None:
         """Sort the band keys of the rows that were taken in among the known ones."""
         if not self._taken_here:
             return
         first = self._n_taken - len(self._taken_here)
+        self._known_digests.append((first, self._digests[self._taken_here]))
         keys = self._keys[self._taken_here]
         numbers = np.arange(first, self._n_taken, dtype=np.int32)
         all_keys = np.concatenate([self._known_keys, keys.ravel()])

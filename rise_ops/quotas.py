@@ -88,7 +88,7 @@ class Room:
     Attributes:
         rows_left: Rows that may still be taken, NO_LIMIT for any number.
         tokens_left: Tokens, likewise.
-        counts: Rows taken of each quota, int64 [quotas], one array a field.
+        counts: Rows taken of each quota, one list a field.
         undecided: Rows neither taken nor dropped, bool [rows].
     """
 
@@ -101,8 +101,14 @@ class Room:
         self.bounds = bounds
         self.rows_left = NO_LIMIT if bounds.max_rows is None else bounds.max_rows
         self.tokens_left = NO_LIMIT if bounds.max_tokens is None else bounds.max_tokens
-        self.counts = [np.zeros(len(field.least), np.int64) for field in bounds.fields]
+        self.counts = [[0] * len(field.least) for field in bounds.fields]
         self.undecided = np.ones(len(bounds.tokens), bool)
+        # one number at a time, lists are several times faster than arrays
+        self._tokens: list[int] = bounds.tokens.tolist()
+        self._codes: list[list[int]] = [field.codes.tolist() for field in bounds.fields]
+        self._least: list[list[int]] = [field.least.tolist() for field in bounds.fields]
+        self._most: list[list[int]] = [field.most.tolist() for field in bounds.fields]
+        self._n_lacking = sum(sum(least) for least in self._least)
         self._refused: dict[int, int] = {}
         self._cells = Cells.of([field.codes for field in bounds.fields], len(bounds.tokens))
         by_tokens = bounds.max_tokens is not None
@@ -126,11 +132,15 @@ class Room:
         """Whether all rows that may still be taken are kept back."""
         return self.rows_left <= len(self._kept)
 
+    def fits_budget(self, place: int) -> bool:
+        """Tell whether the budget has tokens for a row."""
+        return self._tokens[place] <= self.tokens_left
+
     def full_quota(self, place: int) -> tuple[int, int] | None:
         """Return field and quota whose most rows are reached and that the row is on."""
-        for number, field in enumerate(self.bounds.fields):
-            quota = int(field.codes[place])
-            if quota >= 0 and self.counts[number][quota] >= field.most[quota]:
+        for number, codes in enumerate(self._codes):
+            quota = codes[place]
+            if quota >= 0 and self.counts[number][quota] >= self._most[number][quota]:
                 return number, quota
         return None
 
@@ -138,8 +148,9 @@ class Room:
         """Return of each row the first field in which its quota is full, -1 where none is."""
         found = np.full(len(places), -1, np.int32)
         for number in reversed(range(len(self.bounds.fields))):
-            field, counts = self.bounds.fields[number], self.counts[number]
-            spent = np.append(counts >= field.most, np.False_)  # code -1, no quota, is its end
+            field = self.bounds.fields[number]
+            # code -1, no quota, is the end of the array
+            spent = np.append(np.array(self.counts[number]) >= field.most, np.False_)
             found[spent[field.codes[places]]] = number
         return found
 
@@ -167,7 +178,7 @@ class Room:
         if not self._kept or place in self._kept or self._swap(place) or self._fits_beside(place):
             return True
         cell = int(self._cells.of_row[place])
-        tokens = 0 if self.bounds.max_tokens is None else int(self.bounds.tokens[place])
+        tokens = 0 if self.bounds.max_tokens is None else self._tokens[place]
         if tokens >= self._refused.get(cell, NO_LIMIT):
             return False
         try:
@@ -181,10 +192,12 @@ class Room:
         """Take a row that `admits` let through just before."""
         self._decide(place)
         self.rows_left -= 1
-        self.tokens_left -= int(self.bounds.tokens[place])
-        for counts, field in zip(self.counts, self.bounds.fields, strict=True):
-            if field.codes[place] >= 0:
-                counts[field.codes[place]] += 1
+        self.tokens_left -= self._tokens[place]
+        for counts, codes, least in zip(self.counts, self._codes, self._least, strict=True):
+            quota = codes[place]
+            if quota >= 0:
+                self._n_lacking -= counts[quota] < least[quota]
+                counts[quota] += 1
         if self._kept and not self._lacks():
             self._kept = self._keep(())
 
@@ -206,12 +219,7 @@ class Room:
 
     def _lacks(self) -> bool:
         """Tell whether a least amount does not hold yet."""
-        if self.bounds.exact:
-            return self.rows_left > 0
-        return any(
-            bool((counts < field.least).any())
-            for counts, field in zip(self.counts, self.bounds.fields, strict=True)
-        )
+        return self.rows_left > 0 if self.bounds.exact else self._n_lacking > 0
 
     def _keep(self, rows: Iterable[int]) -> KeptRows:
         n_quotas = [len(field.least) for field in self.bounds.fields]
@@ -231,7 +239,7 @@ class Room:
         longest = self._kept.longest_like(place)
         if longest is None:
             return False
-        tokens = self.bounds.tokens
+        tokens = self._tokens
         if self._kept.tokens - tokens[longest] + tokens[place] > self.tokens_left:
             return False
         self._kept.remove(longest)
@@ -240,25 +248,24 @@ class Room:
 
     def _fits_beside(self, place: int) -> bool:
         """Tell whether the row can be taken and all rows kept back after it."""
-        return (
-            self.rows_left > len(self._kept)
-            and self._kept.tokens + int(self.bounds.tokens[place]) <= self.tokens_left
-            and all(
-                field.codes[place] < 0
-                or counts[field.codes[place]] + planned[field.codes[place]]
-                < field.most[field.codes[place]]
-                for field, counts, planned in zip(
-                    self.bounds.fields, self.counts, self._kept.planned, strict=True
-                )
-            )
-        )
+        if self.rows_left <= len(self._kept):
+            return False
+        if self._kept.tokens + self._tokens[place] > self.tokens_left:
+            return False
+        for number, codes in enumerate(self._codes):
+            quota = codes[place]
+            if quota >= 0:
+                planned = self.counts[number][quota] + self._kept.planned[number][quota]
+                if planned >= self._most[number][quota]:
+                    return False
+        return True
 
     def _replace(self, place: int) -> bool:
         """Keep another row of the cell instead of one that was dropped, if one fits."""
         cell = int(self._cells.of_row[place])
         for other in self._queues.undecided(cell, self.undecided):
             if other not in self._kept:
-                if self._kept.tokens + int(self.bounds.tokens[other]) > self.tokens_left:
+                if self._kept.tokens + self._tokens[other] > self.tokens_left:
                     return False
                 self._kept.add(other)
                 return True
@@ -272,8 +279,7 @@ class Room:
         """
         least, most = self._still(taking)
         rows_left = self.rows_left - (taking is not None)
-        tokens_left = self.tokens_left
-        tokens_left -= 0 if taking is None else int(self.bounds.tokens[taking])
+        tokens_left = self.tokens_left - (0 if taking is None else self._tokens[taking])
         choices = self._choices(least, taking)
         if len(self.bounds.fields) == 1 and not self.bounds.exact:
             rows = _first_rows(choices, self._cells, least[0])
@@ -290,7 +296,7 @@ class Room:
         """Return the rows that each quota still lacks, and those it is still open to."""
         least, most = [], []
         for field, counts in zip(self.bounds.fields, self.counts, strict=True):
-            after = counts.copy()
+            after = np.array(counts, np.int64)
             if taking is not None and field.codes[taking] >= 0:
                 after[field.codes[taking]] += 1
             least.append(np.maximum(field.least - after, 0))

@@ -158,7 +158,7 @@ class Walk:
         full = self.room.full_quota(place)
         if full is not None:
             return self._drop(place, QUOTA, full[0])
-        if self.room.bounds.tokens[place] > self.room.tokens_left:
+        if not self.room.fits_budget(place):
             self._passed.append(place)
             return self._drop(place, BUDGET)
         fault = self.judges.fault(place)

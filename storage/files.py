@@ -249,15 +249,6 @@ def exclusive_lock(path: Path, *, what: str) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def waiting_lock(path: Path) -> Iterator[None]:
-    """Hold an operating-system lock on the file ``path``, after waiting for whoever has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open_own(path) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def open_own(path: Path) -> BinaryIO:
     """Open a file of the store for reading and appending; made when it is not there.
 
@@ -266,6 +257,15 @@ def open_own(path: Path) -> BinaryIO:
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
     return os.fdopen(os.open(path, flags, 0o666), "a+b")
+
+
+@contextmanager
+def waiting_lock(path: Path) -> Iterator[None]:
+    """Hold an operating-system lock on the file ``path``, after waiting for whoever has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open_own(path) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def raise_explained(error: OSError, path: Path) -> NoReturn:

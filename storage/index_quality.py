@@ -73,7 +73,7 @@ class IndexQuality:
         """Return what was measured of a block; None when absent, damaged or of other bytes."""
         record = self._index.block_record(block) or {}
         found = _read_hint(self._statistics(block), STATISTICS_FORMAT)
-        if found is None or found["shard_sha256"] != record.get("shard_sha256"):
+        if found is None or found.pop("shard_sha256") != record.get("shard_sha256"):
             return None
         return found
 

@@ -47,6 +47,7 @@ class StagedWriter:
 
     def _keep_report(self, final: Path) -> Path:
         """Publish only the quality report, in place of an earlier one; return its folder."""
+        remove_partials(final.parent)
         with staging_folder(final) as staging:
             (self.staging / QUALITY_FOLDER).rename(staging / QUALITY_FOLDER)
             if final.exists():

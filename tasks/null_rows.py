@@ -98,9 +98,11 @@ def calibrated(
     return columns
 
 
+_ODD = 0x9E37_79B9_7F4A_7C15
+
 CALIBRATED = ("percentile", "z", "false_discovery")
 """Columns that say how unusual a score is among random rows."""
 
 
 def _hashes(numbers: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
-    return mixed(numbers.astype(np.uint64) + np.uint64(seed) * np.uint64(0x9E37_79B9_7F4A_7C15))
+    return mixed(numbers.astype(np.uint64) + np.uint64(seed * _ODD % 2**64))

@@ -28,6 +28,9 @@ SITE = "RISE"
 VALIDATION_FILE = "validation.json"
 """The whole result for programs, beside the pages."""
 
+SHOWN_REASONS = 3
+"""Failing rows whose reasons a page shows for each expectation."""
+
 FULL_LISTS = frozenset({"unexpected_list", "unexpected_index_list", "unexpected_index_query"})
 """Parts of a result that grow with the failing rows; pages show the first 20 from other parts."""
 
@@ -153,6 +156,7 @@ class QualityRun:
         result = SuiteResult(suite=suite, run_name=run_name, n_rows=len(frame))
         for outcome in outcomes:
             _collect(outcome, frame, result)
+            _show_findings(outcome, frame)
         result.failing = dict(sorted(result.failing.items()))
         self._results.append(result)
         validation.success = result.success  # warnings alone are no failure, in the pages as well
@@ -291,6 +295,18 @@ def _reasons(config: Any, frame: "pd.DataFrame", labels: Sequence[Any]) -> list[
     template = (config.meta or {}).get("reason") or f"quality: {_describe(config)}"
     rows = frame.loc[list(labels)].to_dict("records")
     return [_SENTENCE.vformat(template, (), {str(key): row[key] for key in row}) for row in rows]
+
+
+def _show_findings(outcome: Any, frame: "pd.DataFrame") -> None:
+    """Put the first failing rows' reasons behind what the pages say should hold."""
+    config = outcome.expectation_config
+    labels = outcome.result.get("unexpected_index_list")
+    if outcome.success or not labels or not (config.meta or {}).get("reason"):
+        return
+    shown = _reasons(config, frame, labels[:SHOWN_REASONS])
+    more = ["..."] if len(labels) > SHOWN_REASONS else []
+    found = html.escape("; ".join([*shown, *more]), quote=False)
+    config.description = f"{config.description or _describe(config)} Found: {found}"
 
 
 class _Sentence(string.Formatter):

@@ -170,10 +170,10 @@ def _publish(plan: _Plan, scores: Scores, progress: Progress) -> None:
             target=plan.target,
             progress=progress,
         )
+        gate = _check(plan, writer, written, rows)
         dropped = write_dropped(writer, selection.dropped, rows)
         guards = write_hits(writer, checks, written.attributes, dropped)
         statistics = write_reports(writer, selection, candidates, rows, written)
-        gate = _check(plan, writer, written, rows)
         manifest = release_manifest(
             shape=written.shape,
             target=_target_tokens(plan.target, written.attributes),

@@ -179,8 +179,9 @@ def _origins(
 
 
 def _refusal(name: str, reasons: Sequence[str]) -> str:
+    found = "1 fault was" if len(reasons) == 1 else f"{len(reasons):,} faults were"
     return (
-        f"release {name!r} was not published; reading its files back, {len(reasons)} faults were "
+        f"release {name!r} was not published; reading its files back, {found} "
         f"found:\n{listed(reasons)}\nRun `rise verify` on the store, then score and release again."
     )
 

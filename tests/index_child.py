@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import great_expectations.expectations  # noqa: F401 - for the gate; the forks share it
 import torch
 
 from storage.refs import CorpusRef, IndexRef

@@ -8,6 +8,7 @@ import pytest
 from pipeline_samples import pipeline_settings, write_rows
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from suite_samples import add, edit
 
 from flows.pipeline import PipelineReport, pipeline
 from flows.queries import queries
@@ -15,6 +16,7 @@ from tasks.catalog import trace, verify_store
 from tasks.config import PipelineConfig
 from tasks.config_file import merged, validated
 from tasks.queries import latest_query_set
+from tasks.suite_files import write_suites
 
 pytestmark = pytest.mark.usefixtures("prefect_harness")
 
@@ -144,3 +146,26 @@ def test_a_run_makes_several_releases_of_one_scoring(settings: dict[str, Any]) -
     # the greatest score of a row's queries needs the score matrix, which was not asked for
     assert list((Path(settings["store"]) / "scores").glob("*/matrix.zarr"))
     assert verify_store(settings["store"]) == []
+
+
+def test_warnings_of_the_gates_are_in_prefect_and_a_broken_suite_stops_the_run_at_once(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    write_suites(tmp_path / "quality")
+    rule = {
+        "type": "expect_column_values_to_be_between",
+        "kwargs": {"column": "n_rows", "min_value": 1000},
+        "description": "The index is *large*.",
+        "reason": "only {n_rows} rows",
+    }
+    quality = {"quality.folder": str(tmp_path / "quality")}
+    add(tmp_path / "quality", "index", "whole", **rule, severity="heed")
+    with pytest.raises(ValueError, match=r"index.yaml:\d+: severity must be fail or warn"):
+        run(merged(settings, quality))
+    assert not Path(settings["store"]).exists()
+    edit(tmp_path / "quality", "index", "severity: heed", "severity: warn")
+    report = run(merged(settings, quality))
+    assert report.warnings == ("index: The index is *large*: only 30 rows",)
+    with get_client(sync_client=True) as client:
+        stories = [a.data for a in client.read_artifacts() if a.key == "index-report"]
+    assert any("- The index is \\*large\\*: only 30 rows" in story for story in stories)

@@ -120,6 +120,7 @@ def _blocks_done(ref: IndexRef) -> list[int]:
         ("rename:signatures/c/2/", 2),  # the shard of block 2 is computed, not yet in place
         ("rename:blocks/00000003", 3),  # shard 3 is in place, its record is not
         ("done:5", 5),  # all blocks are done
+        ("rename:quality.json", 5),  # the gate has judged, its verdict is not yet noted
         ("rename:rows.json", 5),  # the commit is about to count
     ],
 )

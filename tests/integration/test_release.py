@@ -348,6 +348,7 @@ sys.path[:0] = sys.argv[4:]
 from storage.refs import ScoresRef
 from tasks.release_config import ReleaseConfig, TopK
 from tasks.release import release
+from tasks.release_config import ReleaseConfig, TopK
 
 class Announce:
     def start(self, *, total, unit):

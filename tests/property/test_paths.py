@@ -28,7 +28,8 @@ from storage.refs import (
     ReleaseRef,
     ScoresRef,
 )
-from storage.releases import latest, open_release
+from storage.release_pointer import latest
+from storage.releases import open_release
 from storage.rows import ROW_SCHEMA
 from tasks.config import RuntimeConfig, ScoreConfig
 from tasks.release import release
@@ -134,12 +135,13 @@ def test_ids_sources_and_labels_are_no_paths(tmp_path, monkeypatch):
         writer.add(hostile_rows())
         writer.commit({})
     n_rows = 70 + len(HOSTILE)
-    signatures = np.ones((n_rows, 24), np.float16)
+    signatures = (np.random.default_rng(0).integers(-3, 4, (n_rows, 24)) / 8).astype(np.float16)
+    n_positions = (np.arange(n_rows) >= 70).astype(np.int32)  # only hostile rows can be selected
     signatures[:70] = 0
     index = write_index(
         IndexRef(store.root, "hostile"),
         signatures,
-        np.ones(n_rows, np.int32),
+        n_positions,
         block_rows=16,
         batches=["b1", "b2", "b3"],
     )
