@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow.compute as pc
 from markupsafe import Markup
 
 from storage.corpus import Corpus, Row
@@ -24,8 +25,8 @@ ROW_TOKENS, QUERY_TOKENS = 180, 90
 PROMPT_CHARS = 240
 """Characters of a prompt shown before highlighted tokens: its end."""
 PAIR_CHARS = 600
-MOST_PAIRS = 12
-"""Pairs of duplicates shown."""
+MOST_PAIRS, MOST_LOOKED_AT = 12, 1000
+"""Pairs of duplicates shown, and looked at to find as many."""
 ID_CHARS = 40
 OPEN_CARDS = 2
 """Cards of a kind that are open from the start; a phone shows one at a time."""
@@ -169,11 +170,12 @@ def read_pairs(data: ReportData) -> tuple[Pair, ...]:
     """Return passed-over near duplicates beside what they repeat, in the order of places."""
     released = set(data.attributes.column("row_id").to_pylist()) - data.withdrawn
     found = []
-    for line in data.dropped.to_pylist():
+    repeats = pc.starts_with(data.dropped.column("reason"), "duplicate")
+    for line in data.dropped.filter(repeats).slice(0, MOST_LOOKED_AT).to_pylist():
         if line["row_id"] in data.withdrawn:
             continue
         kept = _kept_id(line["detail"] or "", released)
-        if line["reason"].startswith("duplicate") and kept is not None:
+        if kept is not None:
             found.append((line["row_id"], kept, line["reason"], line["detail"]))
         if len(found) == MOST_PAIRS:
             break
