@@ -22,8 +22,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from storage.corpus import BatchWriter
+from storage.corpus import BatchWriter, Corpus
 from storage.refs import CorpusRef, IndexRef, ScoresRef
 from storage.rows import ROW_SCHEMA
 from storage.scores import TOP_ROWS_SCHEMA, VALUES_SCHEMA, Scores
@@ -46,8 +47,11 @@ TOKENS_A_WORD = 1.3
 
 def main() -> None:
     arguments = read_arguments()
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as root:
-        n_tokens = make_store(root, arguments.rows)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        root = arguments.store or folder
+        if not Scores.exists(root, "s1"):
+            make_store(root, arguments.rows)
+        n_tokens = pc.sum(Corpus(CorpusRef(root, "main")).columns(["n_tokens"])[0]).as_py()
         runs = [run_apart(root, n_tokens, arguments) for _ in range(arguments.repeats)]
     seconds = [run["seconds"] for run in runs]
     result = {
@@ -89,6 +93,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--share", type=float, default=0.1, help="of all tokens, the budget")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", default=None, help="where the store is made; default: temp")
+    parser.add_argument("--store", default=None, help="a store that is kept, and used again")
     parser.add_argument("--out", default="selection.json")
     return parser.parse_args()
 
@@ -96,27 +101,23 @@ def read_arguments() -> argparse.Namespace:
 # --------------------------------------------------------------------------------- the store
 
 
-def make_store(root: str, n_rows: int) -> int:
-    """Write corpus, index and scores; return the tokens of all rows."""
+def make_store(root: str, n_rows: int) -> None:
+    """Write corpus, index and scores."""
     rng = np.random.default_rng(0)
     words = vocabulary(rng)
     frequency = 1.0 / np.arange(1, VOCABULARY + 1)
     cumulative = np.cumsum(frequency / frequency.sum())
-    n_tokens = 0
     earlier: list[str] = []
     with BatchWriter(CorpusRef(root, "main"), "b1") as writer:
         for start in range(0, n_rows, PART_ROWS):
             part = min(PART_ROWS, n_rows - start)
             texts = make_texts(rng, words, cumulative, part, earlier)
             earlier = texts[:: max(1, part // 5_000)]
-            table = corpus_part(rng, start, texts)
-            n_tokens += int(table.column("n_tokens").to_numpy().sum())
-            writer.add(table)
+            writer.add(corpus_part(rng, start, texts))
         writer.commit({})
     make_index(root, n_rows)
     values = rng.normal(size=n_rows).astype(np.float32)
     make_scores(root, values)
-    return n_tokens
 
 
 def vocabulary(rng: np.random.Generator) -> list[str]:
@@ -191,8 +192,6 @@ def make_index(root: str, n_rows: int) -> None:
 
 
 def make_scores(root: str, values: np.ndarray) -> None:
-    from storage.corpus import Corpus
-
     row_ids = Corpus(CorpusRef(root, "main")).row_ids().column("row_id")
     table = pa.table(
         {"row_id": row_ids, "value": values, "n_positions": np.ones(len(values), np.int32)}
