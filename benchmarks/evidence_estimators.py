@@ -1,8 +1,9 @@
 """Which estimators does the evidence compare? Settings only, no arithmetic.
 
-`paper` is the paper's; `compact` what METHOD.md proposes: principal directions of the projected
-error and the hidden state, the latter whitened, temperature 1, gradient weighting, few bits. Every
-difference between the two is switched on alone, from `paper` up and from `compact` down.
+`paper` is the paper's; `compact` the project's default: principal directions of the projected error
+and the hidden state, lightly whitened, temperature 1 without the tail of the probability, gradient
+weighting, few bits. Every difference between the two is switched on alone, from `paper` up and from
+`compact` down, and what `compact` was chosen from stands beside it.
 """
 
 from collections.abc import Iterator
@@ -13,16 +14,21 @@ from rise_ops.principal import PrincipalSettings
 from rise_ops.signature import SignatureSettings
 
 CALIBRATION_TOKENS = 20_000
-CALIBRATION_SIZES = (2_000, 10_000, 50_000)
+CALIBRATION_SIZES = (200, 500, 2_000, 50_000)
 SEEDS = (0, 1, 2)
+TEMPERATURES = (0.1, 0.5, 0.8)
+MASSES = (0.6, 0.7, 0.9, 0.92, 1.0)
+DAMPINGS = (0.1, 1.0, 10.0, 30.0)
+CHOICE = "compact, how it was chosen"
 RESIDUAL_SKETCH = 1_024
 """Numbers of the count-sketched residual that a principal basis of the residual is made from."""
 
 PAPER = SignatureSettings()
 SMALL = replace(PAPER, residual_weight=0.7, projected_weight=1.0)
+DAMPING = 3.0
 COMPACT = SignatureSettings(
     temperature=1.0,
-    mass=1.0,
+    mass=0.8,
     residual_weight=0.0,
     projected_weight=1.0,
     weighting="gradient",
@@ -67,9 +73,26 @@ class Estimator:
     positions: Literal["all", "completion"] = field(default="all")
 
 
-def principal(projected: int, hidden: int, whiten: str = "hidden") -> PrincipalSettings:
+def principal(
+    projected: int, hidden: int, whiten: str = "hidden", damping: float = DAMPING
+) -> PrincipalSettings:
     """Return principal settings of a GH channel."""
-    return PrincipalSettings(hidden_dim=hidden, projected_dim=projected, whiten=whiten)  # type: ignore[arg-type]
+    return PrincipalSettings(
+        hidden_dim=hidden,
+        projected_dim=projected,
+        whiten=whiten,  # type: ignore[arg-type]
+        damping=damping,
+    )
+
+
+SIZES = (
+    ("256 B", principal(64, 32), "sign"),
+    ("512 B", principal(64, 64), "sign"),
+    ("2 KiB", principal(128, 128), "sign"),
+    ("8 KiB", principal(128, 64, "both"), "int8"),
+    ("16 KiB", principal(256, 64, "both"), "int8"),
+)
+"""The presets of `compact`: name, projection, code."""
 
 
 def estimators(pools: tuple[str, ...]) -> Iterator[Estimator]:
@@ -79,6 +102,7 @@ def estimators(pools: tuple[str, ...]) -> Iterator[Estimator]:
     yield from _compact()
     yield from _from_compact()
     yield from _by_temperature()
+    yield from _around_compact()
     yield from _calibrations(pools)
 
 
@@ -121,15 +145,10 @@ def _from_paper() -> Iterator[Estimator]:
 
 
 def _compact() -> Iterator[Estimator]:
-    sizes = (
-        ("compact, 256 B", principal(64, 32), "sign"),
-        ("compact, 512 B", principal(64, 64), "sign"),
-        ("compact, 2 KiB", principal(128, 128), "sign"),
-        ("compact, 8 KiB", principal(128, 64, "both"), "int8"),
-    )
     for seed in SEEDS:
-        for name, projection, code in sizes:
-            yield Estimator(name, "main", COMPACT, projection, code=code, seed=seed)  # type: ignore[arg-type]
+        for name, projection, code in SIZES:
+            called = f"compact, {name}"
+            yield Estimator(called, "main", COMPACT, projection, code=code, seed=seed)  # type: ignore[arg-type]
 
 
 def _from_compact() -> Iterator[Estimator]:
@@ -148,14 +167,15 @@ def _from_compact() -> Iterator[Estimator]:
         yield changed(f"nothing whitened, {code}", principal(64, 64, "none"), code)
         yield changed(f"g whitened too, {code}", principal(64, 64, "both"), code)
         yield changed(f"g whitened, h not, {code}", principal(64, 64, "projected"), code)
-        light = replace(principal(64, 64), damping=0.1)
-        yield changed(f"damping 0.1, {code}", light, code)
     yield changed("32 x 64 directions (256 B)", principal(32, 64))
+    yield changed("32 x 128 directions", principal(32, 128))
+    yield changed("128 x 32 directions", principal(128, 32))
     yield changed("64 x 128 directions (1 KiB)", principal(64, 128))
     yield changed("128 x 64 directions (1 KiB)", principal(128, 64))
-    yield changed("128 x 64, nothing whitened, int8 (8 KiB)", principal(128, 64, "none"), "int8")
+    yield changed("256 x 64 directions (2 KiB)", principal(256, 64))
     yield changed("64 x 128, both whitened, int8 (8 KiB)", principal(64, 128, "both"), "int8")
     yield changed("support 64", top_k=64)
+    yield changed("support 64, mass 1", top_k=64, mass=1.0)
     yield Estimator(
         "prompts of rows masked",
         "compact 512 B, one change",
@@ -164,11 +184,8 @@ def _from_compact() -> Iterator[Estimator]:
         code="sign",
         positions="completion",
     )
-    yield changed("mass 0.92", mass=0.92)
-    yield changed("temperature 0.5", temperature=0.5)
-    yield changed("temperature 0.1", temperature=0.1)
     yield changed("unit weighting", weighting="unit")
-    with_rh = PrincipalSettings(64, 64, 64)
+    with_rh = PrincipalSettings(64, 64, 64, damping=DAMPING)
     for code in ("sign", "float16"):
         yield changed(
             f"RH 64 x 64 beside it, weight 0.5, {code}", with_rh, code, residual_weight=0.5
@@ -183,33 +200,32 @@ def _from_compact() -> Iterator[Estimator]:
 
 
 def _by_temperature() -> Iterator[Estimator]:
-    kinds = (
-        ("256 B", principal(64, 32), "sign", "gradient"),
-        ("512 B", principal(64, 64), "sign", "gradient"),
-        ("512 B, nothing whitened", principal(64, 64, "none"), "sign", "gradient"),
-        ("512 B, unit weighting", principal(64, 64), "sign", "unit"),
-        ("2 KiB", principal(128, 128), "sign", "gradient"),
-        ("4 KiB, h whitened, int8", principal(64, 64), "int8", "gradient"),
-        ("8 KiB", principal(128, 64, "both"), "int8", "gradient"),
-        ("16 KiB, 256 x 64", principal(256, 64, "both"), "int8", "gradient"),
-    )
-    for temperature in (0.1, 0.2, 0.5, 0.7, 1.0):
-        for name, projection, code, weighting in kinds:
-            settings = replace(COMPACT, temperature=temperature, weighting=weighting)  # type: ignore[arg-type]
+    for temperature in TEMPERATURES:
+        settings = replace(COMPACT, temperature=temperature)
+        for name, projection, code in SIZES[1:]:
             called = f"{name}, temperature {temperature:g}"
-            made = Estimator(called, "compact by temperature", settings, projection, code=code)  # type: ignore[arg-type]
-            for seed in SEEDS if name == "512 B" else SEEDS[:1]:
-                yield replace(made, seed=seed)
+            yield Estimator(called, "compact by temperature", settings, projection, code=code)  # type: ignore[arg-type]
+
+
+def _around_compact() -> Iterator[Estimator]:
+    sizes = {name: (projection, code) for name, projection, code in SIZES}
+    for mass in MASSES:
+        settings = replace(COMPACT, mass=mass)
+        for size in ("512 B", "16 KiB"):
+            projection, code = sizes[size]
+            yield Estimator(f"{size}, mass {mass:g}", CHOICE, settings, projection, code=code)  # type: ignore[arg-type]
+    for damping in DAMPINGS:
+        for size in ("512 B", "16 KiB"):
+            projection, code = sizes[size]
+            other, name = replace(projection, damping=damping), f"{size}, damping {damping:g}"
+            yield Estimator(name, CHOICE, COMPACT, other, code=code)  # type: ignore[arg-type]
 
 
 def _calibrations(pools: tuple[str, ...]) -> Iterator[Estimator]:
-    for temperature in (1.0, 0.5):
-        group = f"calibration, temperature {temperature:g}"
-        settings = replace(COMPACT, temperature=temperature)
-        base = Estimator("", group, settings, principal(64, 64), code="sign")
-        for tokens in CALIBRATION_SIZES:
-            for seed in SEEDS:
-                name = f"{tokens:,} positions"
-                yield replace(base, name=name, calibration_tokens=tokens, seed=seed)
-        for pool in pools:
-            yield replace(base, name=f"on {pool}", calibration=pool)
+    base = Estimator("", "calibration", COMPACT, principal(64, 64), code="sign")
+    for tokens in CALIBRATION_SIZES:
+        for seed in SEEDS:
+            name = f"{tokens:,} positions"
+            yield replace(base, name=name, calibration_tokens=tokens, seed=seed)
+    for pool in pools:
+        yield replace(base, name=f"on {pool}", calibration=pool)

@@ -15,26 +15,38 @@ Record = dict[str, Any]
 
 METRICS = ("auprc@10", "auprc@50", "precision@10")
 
-_TEMPERATURES = ("0.1", "0.2", "0.5", "0.7")
+_SIZES = ("256 B", "512 B", "2 KiB", "8 KiB", "16 KiB")
+_TEMPERATURES = ("0.8", "0.5", "0.1")
+_TEMPERED = "compact by temperature"
+_CHOICE = "compact, how it was chosen"
 SUMMARY = (
     ("BM25", "baseline", "BM25", "BM25"),
     ("mean hidden state", "baseline", "mean hidden state", "mean hidden state cosine"),
     ("paper, 24,576 numbers", "main", "paper, 24,576 numbers", "paper, 24,576 numbers"),
     ("paper, 4,096 numbers", "main", "paper, 4,096 numbers", "paper, 4,096 numbers"),
     ("paper, 352 numbers", "main", "paper, 352 numbers", "paper, 352 numbers"),
-    ("compact, 512 B, temperature 1", "main", "compact, 512 B", "compact, 512 B: 64 x 64, sign"),
+    *((f"**compact, {size}**", "main", *[f"compact, {size}"] * 2) for size in _SIZES),
     *(
-        (
-            f"compact, {size}, temperature {temperature}",
-            "compact by temperature",
-            f"{size}, temperature {temperature}",
-            f"compact, {size}, temperature {temperature}",
-        )
-        for size in ("512 B", "2 KiB", "8 KiB", "16 KiB, 256 x 64")
-        for temperature in reversed(_TEMPERATURES)
+        (f"compact, {name}", _TEMPERED, name, f"compact, {name}")
+        for size in _SIZES[1:]
+        for name in [f"{size}, temperature {temperature}" for temperature in _TEMPERATURES]
     ),
 )
 """What the line is called, its group and name in the evidence, its name in the LDS."""
+
+CHOSEN_FROM = tuple(
+    (f"{size}, {name}", _CHOICE, f"{size}, {name}", f"compact, {size}, {name}")
+    for size in ("512 B", "16 KiB")
+    for name in (
+        *[f"mass {mass}" for mass in ("1", "0.92", "0.9", "0.7", "0.6")],
+        *[f"damping {damping}" for damping in ("0.1", "1", "10", "30")],
+    )
+)
+"""Alike: what was tried around the presets."""
+_MIDDLE = tuple(
+    (f"**{size}: mass 0.8, damping 3**", "main", *[f"compact, {size}"] * 2)
+    for size in ("512 B", "16 KiB")
+)
 
 
 def main() -> None:
@@ -50,17 +62,15 @@ def main() -> None:
         "temperature": change_table(
             found["records"], "compact by temperature", "paper, 24,576 numbers"
         ),
-        "calibration-1": change_table(
-            found["records"], "calibration, temperature 1", "compact, 512 B"
-        ),
-        "calibration-0.5": change_table(
-            found["records"], "calibration, temperature 0.5", "compact, 512 B"
-        ),
+        "calibration": change_table(found["records"], "calibration", "compact, 512 B"),
     }
     if lds.exists():
         retrained = json.loads(lds.read_text())
         tables |= {"lds": lds_table(retrained), "lds-setting": lds_setting(retrained)}
-        tables |= {"summary": summary_table(found["records"], retrained["records"])}
+        tables |= {
+            name: summary_table(found["records"], retrained["records"], lines)
+            for name, lines in (("summary", SUMMARY), ("choice", (*_MIDDLE, *CHOSEN_FROM)))
+        }
     text = page.read_text()
     for name, table in tables.items():
         text = filled(text, name, table)
@@ -76,7 +86,9 @@ def filled(text: str, name: str, table: str) -> str:
     return pattern.sub(lambda _: f"{begin}\n{table}\n{end}", text)
 
 
-def summary_table(records: Sequence[Record], retrained: Sequence[Record]) -> str:
+def summary_table(
+    records: Sequence[Record], retrained: Sequence[Record], wanted: Sequence[tuple[str, ...]]
+) -> str:
     """Return means over tasks, the least gain over the paper's largest size, and the LDS."""
     tasks = _tasks(records)
 
@@ -88,7 +100,7 @@ def summary_table(records: Sequence[Record], retrained: Sequence[Record]) -> str
 
     paper = by_task("main", "paper, 24,576 numbers", "auprc@50")
     lines = []
-    for label, group, name, effect in SUMMARY:
+    for label, group, name, effect in wanted:
         at_10, at_50 = (by_task(group, name, metric) for metric in METRICS[:2])
         gains = [own - base for own, base in zip(at_50, paper, strict=True)]
         worst = min(range(len(tasks)), key=gains.__getitem__)

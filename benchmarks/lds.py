@@ -19,7 +19,20 @@ from typing import Any
 import numpy as np
 import torch
 from evidence_cache import Readout, load_cache, read_out
-from evidence_estimators import COMPACT, PAPER, SMALL, Estimator, Separable, Tensor, principal
+from evidence_estimators import (
+    COMPACT,
+    DAMPING,
+    DAMPINGS,
+    MASSES,
+    PAPER,
+    SIZES,
+    SMALL,
+    TEMPERATURES,
+    Estimator,
+    Separable,
+    Tensor,
+    principal,
+)
 from evidence_machine import machine, with_records
 from evidence_signatures import (
     Residuals,
@@ -169,7 +182,7 @@ def _methods(items: Items, signed: Signed) -> Named:
     yield from _exact(signed)
     for estimator in _estimators():
         size, scores = signed.scores(estimator)
-        yield f"{estimator.name}{_suffix(estimator)}", size, scores
+        yield f"{estimator.name}, seed {estimator.seed}", size, scores
 
 
 def _keep(path: Path, methods: Named, signed: Signed) -> None:
@@ -223,17 +236,18 @@ def _exact(signed: Signed) -> Named:
     yield "unsketched: paper kernel, temperature 1", None, signed.exact(unit1)
     yield "unsketched: read-out gradient, inner product", None, signed.exact(true, normalized=False)
     yield "unsketched: read-out gradient, cosine", None, signed.exact(true)
-    yield "unsketched: GH, temperature 1", None, signed.exact(COMPACT)
+    errors = replace(both, residual_weight=0.0)
+    yield "unsketched: GH, temperature 1", None, signed.exact(errors)
     whitening = signed.whitening()
-    yield "unsketched: GH, h whitened", None, signed.exact(COMPACT, whitening=whitening)
+    yield "unsketched: GH, h whitened", None, signed.exact(errors, whitening=whitening)
     yield "unsketched: RH, h whitened", None, signed.exact(true, whitening=whitening)
     yield "unsketched: RH + GH, h whitened", None, signed.exact(both, whitening=whitening)
 
 
 def _estimators() -> Iterator[Estimator]:
     yield from _random_ones()
-    yield _base("compact, 256 B: 64 x 32, sign", principal(64, 32), "sign")
     yield from _calibrated_twice()
+    yield from _around_compact()
     yield from _other_principal()
 
 
@@ -258,44 +272,55 @@ def _random_ones() -> Iterator[Estimator]:
 
 def _calibrated_twice() -> Iterator[Estimator]:
     for calibration, note in (("own", ""), ("rows", ", calibrated on the 96 rows")):
-        for name, projection, code in (
-            ("compact, 512 B: 64 x 64, sign", principal(64, 64), "sign"),
-            ("compact, 2 KiB: 128 x 128, sign", principal(128, 128), "sign"),
-            ("compact, 8 KiB: 128 x 64, both whitened, int8", principal(128, 64, "both"), "int8"),
-            ("16 KiB: 128 x 128, both whitened, int8", principal(128, 128, "both"), "int8"),
-        ):
-            yield replace(_base(f"{name}{note}", projection, code), calibration=calibration)
+        for name, projection, code in SIZES:
+            made = _base(f"compact, {name}{note}", projection, code)
+            for seed in SEEDS if calibration == "own" else SEEDS[:1]:
+                yield replace(made, calibration=calibration, seed=seed)
+
+
+def _around_compact() -> Iterator[Estimator]:
+    sizes = {name: (projection, code) for name, projection, code in SIZES}
+    for name, (projection, code) in sizes.items():
+        for temperature in TEMPERATURES if name != "256 B" else ():
+            settings = replace(COMPACT, temperature=temperature)
+            yield _base(f"compact, {name}, temperature {temperature:g}", projection, code, settings)
+    for size in ("512 B", "16 KiB"):
+        projection, code = sizes[size]
+        for mass in MASSES:
+            settings = replace(COMPACT, mass=mass)
+            yield _base(f"compact, {size}, mass {mass:g}", projection, code, settings)
+        for damping in DAMPINGS:
+            other = replace(projection, damping=damping)
+            yield _base(f"compact, {size}, damping {damping:g}", other, code)
+    projection, code = sizes["512 B"]
+    for note, changes in (
+        ("support 64", {"top_k": 64}),
+        ("support 64, mass 1", {"top_k": 64, "mass": 1.0}),
+    ):
+        yield _base(f"compact, 512 B, {note}", projection, code, replace(COMPACT, **changes))
 
 
 def _other_principal() -> Iterator[Estimator]:
     for errors, hidden, whiten, code in (
-        (64, 64, "both", "int8"),
+        (32, 128, "hidden", "sign"),
+        (128, 32, "hidden", "sign"),
+        (256, 64, "hidden", "sign"),
         (64, 64, "both", "sign"),
-        (128, 32, "both", "int8"),
-        (64, 128, "both", "int8"),
-        (128, 128, "both", "sign"),
-        (256, 64, "both", "int8"),
         (64, 64, "none", "sign"),
+        (64, 64, "both", "int8"),
         (64, 64, "none", "int8"),
         (64, 64, "hidden", "int8"),
-        (128, 128, "hidden", "int8"),
+        (128, 32, "both", "int8"),
+        (64, 128, "both", "int8"),
+        (128, 128, "both", "int8"),
+        (256, 64, "hidden", "int8"),
     ):
         name = f"{errors} x {hidden}, whitened: {whiten}, {code}"
         yield _base(name, principal(errors, hidden, whiten), code)
-    sizes = (
-        ("512 B", principal(64, 64), "sign"),
-        ("2 KiB", principal(128, 128), "sign"),
-        ("8 KiB", principal(128, 64, "both"), "int8"),
-        ("16 KiB, 256 x 64", principal(256, 64, "both"), "int8"),
-    )
-    for temperature in (0.1, 0.2, 0.5, 0.7):
-        changed = replace(COMPACT, temperature=temperature)
-        for size, projection, code in sizes:
-            yield _base(f"compact, {size}, temperature {temperature}", projection, code, changed)
     unit = replace(COMPACT, weighting="unit")
     yield _base("compact, 512 B, unit weighting", principal(64, 64), "sign", unit)
     with_rh = replace(COMPACT, residual_weight=1.0)
-    bases = PrincipalSettings(64, 64, 64, whiten="both")
+    bases = PrincipalSettings(64, 64, 64, whiten="both", damping=DAMPING)
     for code in ("sign", "int8"):
         yield _base(f"GH + RH, 64 x 64 each, both whitened, {code}", bases, code, with_rh)
 
@@ -343,14 +368,6 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     """Return ranks from 0, equal values at their mean rank."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts + 1) / 2)[places]
-
-
-def _suffix(estimator: Estimator) -> str:
-    return (
-        f", seed {estimator.seed}"
-        if not isinstance(estimator.projection, PrincipalSettings)
-        else ""
-    )
 
 
 def _arguments() -> argparse.Namespace:

@@ -20,7 +20,9 @@ Queries = Annotated[list[str] | None, typer.Option(help="Queries: a file or glob
 Model = Annotated[
     str | None, typer.Option(help="Model: a registry name, folder, .gguf file or hub id.")
 ]
-Preset = Annotated[str | None, typer.Option(help="Signature preset, such as paper or compact.")]
+Preset = Annotated[
+    str | None, typer.Option(help="Signature preset: compact (the default), compact-2k, paper, ...")
+]
 Corpus = Annotated[str | None, typer.Option(help="Name of the corpus.")]
 Index = Annotated[str | None, typer.Option(help="Name of the index.")]
 QuerySet = Annotated[str | None, typer.Option(help="Name of the query set.")]

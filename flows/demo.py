@@ -23,7 +23,7 @@ from tasks.demo_corpus import DemoFiles, write_demo_corpus
 from tasks.evaluation import compare_methods, strongest_rows
 from tasks.models import fetch_model
 from tasks.release_config import ReleaseConfig, TopK
-from tasks.signature_config import PRESETS
+from tasks.signature_config import DEFAULT_PRESET, PRESETS, SignatureConfig
 
 MODEL = "smollm2-135m-instruct"
 PRECISION_AT = 10
@@ -31,6 +31,8 @@ SHOWN_ROWS = 5
 TEXT_CHARS = 140
 BLOCK_ROWS = 128
 """Small blocks, so that the demo's index has several."""
+CALIBRATION_TOKENS = 8_000
+"""Fewer than by default: the sample is read beside the corpus, which has some 40,000 tokens."""
 
 
 def run_demo(folder: Path, *, n_docstrings: int, run_flow: Callable[..., Any]) -> None:
@@ -74,7 +76,7 @@ def _speed(report: PipelineReport) -> str:
 
 
 def demo_settings(folder: Path, files: DemoFiles) -> PipelineConfig:
-    """Return the settings of the demo's run: preset ``paper``, as many rows as are planted."""
+    """Return the settings of the demo: the default preset, as many released as are planted."""
     fields = PromptCompletionFields()
     return PipelineConfig(
         store=str(folder / "store"),
@@ -85,12 +87,18 @@ def demo_settings(folder: Path, files: DemoFiles) -> PipelineConfig:
         rows=_rows(files.rows, fields),
         queries=_rows(files.queries, fields),
         indexing=IndexConfig(
-            model=ModelConfig(name=MODEL), signature=PRESETS["paper"], block_rows=BLOCK_ROWS
+            model=ModelConfig(name=MODEL), signature=_signature(), block_rows=BLOCK_ROWS
         ),
         scoring=ScoreConfig(top_k=PRECISION_AT, full_matrix=True),
         releasing=ReleaseConfig(select=TopK(top_k=files.n_planted), license="psf-2.0"),
         runtime=RuntimeConfig(),
     )
+
+
+def _signature() -> SignatureConfig:
+    preset = PRESETS[DEFAULT_PRESET]
+    sketch = preset.sketch.model_copy(update={"calibration_tokens": CALIBRATION_TOKENS})
+    return preset.model_copy(update={"sketch": sketch})
 
 
 def _rows(path: Path, fields: PromptCompletionFields) -> RowsConfig:

@@ -68,6 +68,8 @@ def calibration_facts(report: IndexReport) -> dict[str, object]:
     facts: dict[str, object] = {
         f"{factor} energy captured": share for factor, share in report.energy.items()
     }
+    if report.calibration_warning is not None:
+        facts["calibration"] = report.calibration_warning
     if report.drift is not None:
         facts |= {
             f"{factor} energy of appended rows, relative": ratio

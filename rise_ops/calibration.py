@@ -216,6 +216,17 @@ def principal_basis(
     return Basis(kept.float(), eigenvalues, min(energy, 1.0))
 
 
+def without_empty_directions(basis: Basis) -> Basis:
+    """Return a basis that sees nothing along directions which its sample has no energy in.
+
+    A sample of fewer positions than directions leaves some to rounding. Their columns become 0: a
+    coordinate along them would be noise, and the sign of noise weighs as much as any other.
+    """
+    kept = basis.eigenvalues[: basis.matrix.shape[1]]
+    has_energy = (kept > LEAST_EIGENVALUE * basis.eigenvalues[0]).to(basis.matrix.device)
+    return Basis(basis.matrix * has_energy, basis.eigenvalues, basis.energy)
+
+
 def energy_captured(second_moment: Float64[Tensor, "n n"], basis: Basis) -> float:
     """Return the share of a second moment's trace in a basis' directions, 0 to 1.
 

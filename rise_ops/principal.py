@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rise_ops.calibration import Basis, Moments, principal_basis
+from rise_ops.calibration import Basis, Moments, principal_basis, without_empty_directions
 from rise_ops.projection import OuterProjection, Weighting, factors_of
 from rise_ops.sketch import CountSketch, SketchTables, draw_count_sketch, identity_sketch
 
@@ -186,6 +186,8 @@ def principal_tables(
 ) -> PrincipalTables:
     """Make the bases of an index from calibration.
 
+    Directions that the sample has no energy in see nothing: see `without_empty_directions`.
+
     Args:
         moments: Of the factors that have directions in ``settings``.
         settings: Directions and whitening.
@@ -205,11 +207,13 @@ def principal_tables(
         "residual": settings.residual_dim,
     }
     bases = {
-        name: principal_basis(
-            moments.second_moment(name),
-            n_directions=n_directions,
-            whiten=settings.whitens(name),
-            damping=settings.damping,
+        name: without_empty_directions(
+            principal_basis(
+                moments.second_moment(name),
+                n_directions=n_directions,
+                whiten=settings.whitens(name),
+                damping=settings.damping,
+            )
         )
         for name, n_directions in dims.items()
         if n_directions > 0

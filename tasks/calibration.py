@@ -38,6 +38,9 @@ SAMPLE_HEAD_BYTES = 67_108_864
 """Sizes of a sample's batches. Fixed: rounding depends on them, and tables must not depend on
 settings that are there for speed. Small enough for any machine that can build the index."""
 
+ENOUGH_POSITIONS = 2_000
+"""Positions of a sample from which docs/evidence.md found no task to suffer much."""
+
 FEW_POSITIONS = 512
 """Energy of fewer appended positions than this varies too much to refuse rows for it."""
 
@@ -93,8 +96,8 @@ def calibrated_tables(
         directions of one half capture of the other. None for a sketch without calibration.
 
     Raises:
-        ValueError: The sample predicts fewer tokens than directions are wanted, or the sketch wants
-            more directions than the model has.
+        ValueError: The sample predicts no token, or the sketch wants more directions than the model
+            has.
     """
     sketch = config.signature.sketch
     sizes = input_sizes(load_backbone(config.model, device=device), sketch)
@@ -106,7 +109,11 @@ def calibrated_tables(
         for half in sample.halves()
     ]
     moments = halves[0].merge(halves[1])
-    _require_positions(moments, config)
+    if moments.n_positions == 0:
+        raise ValueError(
+            f"the calibration sample ({len(sample.rows)} rows) predicts no token: there is nothing "
+            "to find directions by. Add rows, or use preset 'paper', which needs no calibration."
+        )
     tables = make_tables(sketch, sizes, moments)
     bases = _bases(tables)
     return tables, {
@@ -169,6 +176,21 @@ def measure_drift(
     }
     warning = _judge(ratios, moments.n_positions, config.drift, name=index.ref.index)
     return Drift(len(sample.rows), moments.n_positions, ratios, warning)
+
+
+def calibration_warning(record: Mapping[str, Any] | None) -> str | None:
+    """Return what is to be said about the sample that an index was made from.
+
+    Args:
+        record: From `calibrated_tables`.
+    """
+    if record is None or record["n_positions"] >= ENOUGH_POSITIONS:
+        return None
+    return (
+        f"made from {record['n_positions']:,} positions, fewer than {ENOUGH_POSITIONS:,}: its "
+        "directions fit these rows and may miss what others have. For a corpus that has grown "
+        "build an index under another name; or use preset 'paper', which needs no calibration"
+    )
 
 
 def choose_rows(corpus: Corpus, batches: Sequence[str], *, n_tokens: int, seed: int) -> list[str]:
@@ -245,22 +267,6 @@ def _held_out_energy(halves: Sequence[Moments], name: str, basis: Basis) -> floa
     first, second = (half.second_moment(name) for half in halves)
     energy = held_out_energy(first, second, n_directions=basis.matrix.shape[1])
     return energy or basis.energy
-
-
-def _require_positions(moments: Moments, config: IndexConfig) -> None:
-    sketch = config.signature.sketch
-    fields = ("hidden_dim", "projected_dim", "residual_dim")
-    wanted = (
-        max(getattr(sketch, field) for field in fields)
-        if isinstance(sketch, PrincipalProjection)
-        else 1
-    )
-    if moments.n_positions < wanted:
-        raise ValueError(
-            f"the calibration sample predicts {moments.n_positions} tokens, but {wanted} "
-            "directions are to be found in it. Add rows, raise sketch.calibration_tokens, keep "
-            "fewer directions, or use preset 'paper', which needs no calibration."
-        )
 
 
 def _bases(tables: ProjectionTables) -> dict[str, Basis]:

@@ -14,8 +14,9 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from tasks.stage_config import StageConfig
 
-CALIBRATION_TOKENS = 50_000
-"""Tokens of the sample, by default: about a hundred for each of 576 directions of a small model."""
+CALIBRATION_TOKENS = 20_000
+"""Tokens of the sample, by default: docs/evidence.md was measured with so many, and 50,000 gave
+nothing more."""
 
 KIND_REQUIRED = ConfigDict(json_schema_extra={"required": ["kind"]})
 """Says to readers of the schema, such as Prefect, that settings without a kind are not of this one,
@@ -278,6 +279,23 @@ class SignatureConfig(StageConfig):
         title="Code",
         description="How rows are stored; int8 takes a half, sign a sixteenth. Queries stay float.",
     )
+    keep_floats: bool = Field(
+        default=False,
+        title="Keep float rows beside codes",
+        description=(
+            "Also store rows as float16, so that a search can look again at a shortlist that codes "
+            "chose (scoring.shortlist). They are read a few at a time."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _floats_once(self) -> "SignatureConfig":
+        if self.keep_floats and self.code == "float16":
+            raise ValueError(
+                "code float16 keeps the float rows already; leave keep_floats out, or choose code "
+                "sign or int8."
+            )
+        return self
 
     @model_validator(mode="after")
     def _signs_fill_bytes(self) -> "SignatureConfig":
@@ -289,6 +307,13 @@ class SignatureConfig(StageConfig):
                 "whose product is a multiple of 8."
             )
         return self
+
+
+COMPACT_MASS = 0.8
+"""Probability that the kept tokens must reach at temperature 1: the tail beyond is left out."""
+
+COMPACT_DAMPING = 3.0
+"""Damping of the whitening, in mean eigenvalues; signs take 3 to 30 alike, int8 1 to 5."""
 
 
 def _paper(residual: int, hidden: int, projected: int) -> SignatureConfig:
@@ -310,8 +335,10 @@ def _compact(
     code: Literal["sign", "int8"] = "sign",
 ) -> SignatureConfig:
     return SignatureConfig(
-        residual=ResidualConfig(temperature=1.0, mass=1.0),
-        sketch=PrincipalProjection(projected_dim=projected, hidden_dim=hidden, whiten=whiten),
+        residual=ResidualConfig(temperature=1.0, mass=COMPACT_MASS),
+        sketch=PrincipalProjection(
+            projected_dim=projected, hidden_dim=hidden, whiten=whiten, damping=COMPACT_DAMPING
+        ),
         head="two_pass",
         code=code,
     )
@@ -325,11 +352,15 @@ PRESETS: dict[str, SignatureConfig] = {
     "compact-256": _compact(64, 32),
     "compact-2k": _compact(128, 128),
     "compact-8k": _compact(128, 64, whiten="both", code="int8"),
+    "compact-16k": _compact(256, 64, whiten="both", code="int8"),
 }
 """Named signature settings. ``paper``: the published default, and its two smaller sketches, of
 49,152, 8,192 and 704 bytes a row. ``compact``: principal directions of the projected error and the
-hidden state (k_g x k_h), the true gradient, in 512, 256, 2,048 and 8,192 bytes a row; coded rows
-take 4 bytes more, their scale."""
+hidden state (k_g x k_h), at the true gradient's temperature, in 512, 256, 2,048, 8,192 and 16,384
+bytes a row; coded rows take 4 bytes more, their scale."""
+
+DEFAULT_PRESET = "compact"
+"""What an index is made with where nothing is said; docs/evidence.md says why."""
 
 
 def _preset_or_settings(value: object) -> object:

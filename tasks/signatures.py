@@ -21,8 +21,14 @@ from storage.files import digest
 from storage.refs import CorpusRef, IndexRef
 from storage.signatures import SignatureIndex, index_lock
 from tasks.backbone import resolve_device
-from tasks.calibration import Drift, calibrated_tables, encoded_rows, measure_drift
-from tasks.codes import code_rotation, coded_numbers, stored_rotation
+from tasks.calibration import (
+    Drift,
+    calibrated_tables,
+    calibration_warning,
+    encoded_rows,
+    measure_drift,
+)
+from tasks.codes import code_rotation, coded_numbers, float_numbers, stored_rotation
 from tasks.config import IndexConfig, RuntimeConfig
 from tasks.index_gate import check_index
 from tasks.index_identity import (
@@ -126,6 +132,7 @@ class IndexReport:
         dtype: Number format of the model.
         seconds: Time spent on blocks.
         energy: See `CalibrationReport`; empty where the sketch needs no calibration.
+        calibration_warning: That the sample was small; None when it was not, or there is none.
         drift: How the rows that were appended now fit the index; None where nothing was, or the
             sketch is not calibrated.
         warnings: What the quality gate found odd, but refused nothing for.
@@ -146,6 +153,7 @@ class IndexReport:
     dtype: str
     seconds: float
     energy: Mapping[str, float]
+    calibration_warning: str | None
     drift: Drift | None
     warnings: tuple[str, ...] = ()
     data_docs: str = ""
@@ -173,8 +181,8 @@ def calibrate_index(
         NotFoundError: The corpus has no rows.
         MismatchError: The index exists with another model, tokenizer, sketch, number format,
             corpus, choice of positions or block size.
-        ValueError: The model does not read windows that long or lacks directions, or the sample is
-            too small.
+        ValueError: The model does not read windows that long or lacks directions, or the sample
+            predicts no token.
         MemoryError: The work will not fit into memory.
     """
     device = resolve_device(runtime.device)
@@ -199,15 +207,16 @@ def calibrate_index(
 def plan_index(
     ref: IndexRef, corpus: CorpusRef, config: IndexConfig, runtime: RuntimeConfig
 ) -> IndexPlan:
-    """Make the index if it is missing, and find the blocks that are still to do.
+    """Find the blocks that are still to do.
 
-    The caller holds `writing_index`.
+    The caller holds `writing_index`, and since then has called `calibrate_index` with the same
+    arguments, which makes the index or says that it is another one.
 
     Raises:
-        ValueError: Rows were appended that the index's directions do not fit, or an error of
-            `calibrate_index`, as all others.
+        NotFoundError: There is no such index.
+        ValueError: Rows were appended that the index's directions do not fit.
+        MemoryError: The work will not fit into memory.
     """
-    calibrate_index(ref, corpus, config, runtime)
     index = SignatureIndex.open(ref)
     batches = _batch_ids(corpus)
     contents = _block_contents(Corpus(corpus), batches, block_rows=config.block_rows)
@@ -271,14 +280,14 @@ def sketch_block(plan: IndexPlan, block: int, *, progress: Progress = NO_PROGRES
     )
     n_tokens = sum(len(row.ids) for row in token_rows)
     rotation = stored_rotation(index)
-    codes = encode(
-        signatures if rotation is None else rotation.apply(signatures), plan.config.signature.code
-    )
+    signature = plan.config.signature
+    codes = encode(signatures if rotation is None else rotation.apply(signatures), signature.code)
     index.write_block(
         block,
         codes.values,
         n_positions,
         scales=codes.scales,
+        floats=encode(signatures, "float16").values if signature.keep_floats else None,
         rows_digest=digest([[row.row_id, row.content_hash] for row in rows]),
         n_tokens=n_tokens,
     )
@@ -333,6 +342,7 @@ def commit_index(
         dtype=index.identity["space"]["dtype"],
         seconds=seconds,
         energy=index.identity.get(CALIBRATION_KEY, {}).get("energy", {}),
+        calibration_warning=calibration_warning(index.identity.get(CALIBRATION_KEY)),
         drift=plan.drift,
         warnings=gate.warnings,
         data_docs=gate.data_docs,
@@ -348,13 +358,14 @@ def build_index(
     quality: QualityConfig = SHIPPED,
     progress: Progress = NO_PROGRESS,
 ) -> IndexReport:
-    """Bring an index up to its corpus: plan, every missing block, gate, commit; under the lock.
+    """Bring an index up to its corpus under the lock: tables, plan, blocks, gate, commit.
 
     Raises:
         IndexRefused: The gate refuses the rows.
         BusyError: Another process is building it.
     """
     with writing_index(ref):
+        calibrate_index(ref, corpus, config, runtime)
         plan = plan_index(ref, corpus, config, runtime)
         progress.start(total=plan.n_missing_rows, unit="rows")
         reports = [sketch_block(plan, block, progress=progress) for block in plan.blocks]
@@ -384,6 +395,7 @@ def _create_index(
         n_numbers=coded_numbers(config.signature),
         block_rows=config.block_rows,
         code=config.signature.code,
+        float_numbers=float_numbers(config.signature),
     )
 
 

@@ -52,7 +52,8 @@ def input_sizes(backbone: Backbone, sketch: Sketch) -> TableSizes:
             if getattr(sketch, field) > size:
                 raise ValueError(
                     f"signature.sketch.{field} is {getattr(sketch, field)}, but {backbone.name} "
-                    f"has {size} directions there. Lower it to {size} or less."
+                    f"has {size} directions there. Lower it to {size} or less, or use preset "
+                    "'paper', which fits any model."
                 )
     return sizes
 

@@ -11,6 +11,7 @@ from rise_ops.calibration import (
     energy_ratio,
     held_out_energy,
     principal_basis,
+    without_empty_directions,
 )
 from rise_ops.projection import PositionFeatures
 from rise_ops.residual import SparseResidual
@@ -143,6 +144,19 @@ def test_signs_do_not_depend_on_the_solver(monkeypatch):
     )
     largest = expected.gather(0, expected.abs().argmax(0, keepdim=True))
     assert (largest > 0).all()
+
+
+def test_directions_without_energy_see_nothing():
+    vectors = torch.randn(3, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    moment = vectors.T @ vectors / 3
+    basis = principal_basis(moment, n_directions=5, whiten=True, damping=1.0)
+    known = without_empty_directions(basis)
+    torch.testing.assert_close(known.matrix[:, :3], basis.matrix[:, :3])
+    assert not known.matrix[:, 3:].any()
+    # what the sample lies in is kept whole
+    assert float(known.energy) == pytest.approx(1.0)
+    full = principal_basis(_moment(), n_directions=7, whiten=False, damping=0.0)
+    torch.testing.assert_close(without_empty_directions(full).matrix, full.matrix)
 
 
 def test_energy_grows_to_one_with_the_directions():

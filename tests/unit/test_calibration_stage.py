@@ -9,6 +9,7 @@ from tiny_rows import tiny_texts, write_texts
 from storage.corpus import Corpus
 from storage.refs import CorpusRef, IndexRef
 from storage.signatures import SignatureIndex
+from tasks.attribution import attribute_text
 from tasks.calibration import choose_rows
 from tasks.config import DriftLimits, IndexConfig, ModelConfig, RuntimeConfig
 from tasks.queries import query_signatures
@@ -205,15 +206,44 @@ def test_few_positions_are_no_reason_to_refuse(tiny_llama: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("sketch", "texts", "message"),
     [
-        ({"hidden_dim": 33}, 9, r"hidden_dim is 33, but .* has 32 directions there. Lower it"),
-        ({"hidden_dim": 30}, 1, r"predicts \d+ tokens, but 30 directions.*preset 'paper'"),
+        ({"hidden_dim": 33}, ["a b"], r"is 33, but .* has 32 directions there. Lower it.*'paper'"),
+        ({}, [""], r"\(1 rows\) predicts no token.*preset 'paper'"),
     ],
 )
 def test_what_cannot_be_calibrated_leaves_no_index(
-    tiny_llama: Path, tmp_path: Path, sketch: dict[str, int], texts: int, message: str
+    tiny_llama: Path, tmp_path: Path, sketch: dict[str, int], texts: list[str], message: str
 ):
     corpus, ref = _refs(tmp_path)
-    write_texts(corpus, "b1", tiny_texts(texts))
+    write_texts(corpus, "b1", texts)
     with pytest.raises(ValueError, match=message):
         build_index(ref, corpus, _config(tiny_llama, GH.model_copy(update=sketch)), CPU)
     assert not (tmp_path / "indexes" / "main").exists()
+
+
+def test_a_corpus_with_fewer_positions_than_directions_works_and_says_so(
+    tiny_llama: Path, tmp_path: Path
+):
+    corpus, ref = _refs(tmp_path)
+    texts = ["the quick brown fox", "over a lazy dog", "Paris is Paris"]
+    write_texts(corpus, "b1", texts)
+    sketch = GH.model_copy(update={"hidden_dim": 32, "projected_dim": 32})
+    config = _config(tiny_llama, sketch)
+    config = config.model_copy(
+        update={"signature": config.signature.model_copy(update={"code": "sign"})}
+    )
+    report = build_index(ref, corpus, config, CPU)
+    assert report.calibration_warning is not None
+    assert "fewer than 2,000" in report.calibration_warning
+    assert build_index(ref, corpus, config, CPU).calibration_warning == report.calibration_warning
+    # directions that the rows say nothing about add nothing, however a query lies in them
+    queries = query_signatures(ref, [*texts, "ÆØÅ ß#~|{}§"], [0] * 4, CPU)
+    record = SignatureIndex.open(ref).identity["calibration"]
+    matrix = SignatureIndex.open(ref).tables()["hidden_matrix"]
+    n_known = int((np.abs(matrix).max(axis=0) > 0.0).sum())
+    assert 0 < n_known <= record["n_positions"] < 32
+    assert (np.abs(queries).reshape(4, 32, 32).max(axis=(0, 1)) > 0.0).sum() == n_known
+    assert [attributed(ref, text) for text in texts] == ["r0", "r1", "r2"]
+
+
+def attributed(ref: IndexRef, text: str) -> str:
+    return attribute_text(ref, prompt="", completion=text, top_k=1, runtime=CPU)[0].row_id

@@ -58,6 +58,12 @@ def test_every_field_enters_the_identity(preset: str) -> None:
             assert short_id(other) != short_id(plain)
 
 
+def test_the_default_is_compact_and_paper_one_word_away() -> None:
+    assert IndexConfig().signature == PRESETS["compact"]
+    assert PipelineConfig.model_validate(SMALLEST).indexing.signature.code == "sign"
+    assert IndexConfig(signature="paper").signature == SignatureConfig()
+
+
 def test_a_preset_goes_by_its_name() -> None:
     assert IndexConfig(signature="paper-352").signature == PRESETS["paper-352"]
     with pytest.raises(ValidationError, match="there is no preset 'papre'; presets are paper"):
@@ -123,6 +129,7 @@ def test_lists_from_yaml_become_tuples() -> None:
         ("compact", 4_096, 512),
         ("compact-2k", 16_384, 2_048),
         ("compact-8k", 8_192, 8_192),
+        ("compact-16k", 16_384, 16_384),
     ],
 )
 def test_presets_take_the_bytes_that_they_promise(

@@ -21,7 +21,7 @@ def test_available_memory_is_known_on_linux():
 
 
 def test_prediction_follows_what_is_held():
-    config, runtime = IndexConfig(), RuntimeConfig()
+    config, runtime = IndexConfig(signature="paper"), RuntimeConfig()
     need = predict_memory(SHAPE, config, runtime, dtype="bfloat16")
     assert need.model == 270_000_000
     assert need.head == 4 * 49_152 * (576 + 128 + 64)
@@ -32,7 +32,7 @@ def test_prediction_follows_what_is_held():
     assert predict_memory(SHAPE, config, runtime, dtype="float32").model == 540_000_000
     small = RuntimeConfig(batch_tokens=16, head_bytes=1 << 20)
     assert predict_memory(SHAPE, config, small, dtype="bfloat16").total < need.total - 600_000_000
-    few = IndexConfig(block_rows=64)
+    few = IndexConfig(signature="paper", block_rows=64)
     assert predict_memory(SHAPE, few, runtime, dtype="bfloat16").total < need.total - 300_000_000
 
 

@@ -141,7 +141,8 @@ def test_a_model_given_by_a_relative_path_is_found_from_another_folder(
     write_texts(CorpusRef(str(store), "main"), "b1", tiny_texts(3))
     index = IndexRef(str(store), "main")
     monkeypatch.chdir(built[1].parent)
-    config = IndexConfig(model=ModelConfig(name=built[1].name, dtype="float32"))
+    model = ModelConfig(name=built[1].name, dtype="float32")
+    config = IndexConfig(model=model, signature="paper-352")
     build_index(index, CorpusRef(str(store), "main"), config, CPU)
     monkeypatch.chdir(tmp_path)
     assert query_signatures(index, ["a b"], [0], CPU).shape[0] == 1
