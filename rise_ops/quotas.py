@@ -294,7 +294,17 @@ class Room:
         if len(self.bounds.fields) == 1 and not self.bounds.exact:
             rows = _first_rows(choices, self._cells, least[0])
         else:
-            rows = self._solve(choices, least, most, rows_left)
+            need, options = self._program(choices, least, most, rows_left)
+            counts = complete(need)
+            if counts is None:
+                # who lacks what is worth a program of its own only to say it
+                lacking = shortfall(need) if taking is None else None
+                raise Infeasible(*(lacking or (-1, ROWS, 1)))
+            rows = [
+                row
+                for (_, group), count in zip(options, counts.tolist(), strict=True)
+                for row in group[:count]
+            ]
         tokens = int(self.bounds.tokens[rows].sum())
         if len(rows) > rows_left:
             raise Infeasible(-1, ROWS, len(rows) - rows_left)
@@ -326,10 +336,10 @@ class Room:
             choices[cell] = list(islice((row for row in rows if row != taking), needed[cell]))
         return choices
 
-    def _solve(
+    def _program(
         self, choices: Mapping[int, list[int]], least: _Quotas, most: _Quotas, rows_left: int
-    ) -> list[int]:
-        """Choose by the linear program: among rows under a budget, else among cells."""
+    ) -> tuple[Need, list[tuple[int, list[int]]]]:
+        """Return the linear program and its choices: single rows under a budget, else cells."""
         by_row = self.bounds.max_tokens is not None
         options = [
             (cell, group)
@@ -348,11 +358,7 @@ class Room:
             rows=rows_left,
             exact=self.bounds.exact,
         )
-        counts = complete(need)
-        if counts is None:
-            raise Infeasible(*(shortfall(need) or (-1, ROWS, 1)))
-        chosen = zip(options, counts.tolist(), strict=True)
-        return [row for (_, group), count in chosen for row in group[:count]]
+        return need, options
 
 
 def _first_rows(

@@ -41,8 +41,6 @@ class RowFacts:
     Attributes:
         verdicts: What checks found: number of the check, and its words.
         cosines: Of all pairs of candidates for diversity, once they are known.
-        uncounted: Rows that least amounts were found not to be able to count on.
-        spare_tokens: Tokens that were found to have to be kept to spare for least amounts.
     """
 
     def __init__(self, problem: Problem, reader: RowReader, checks: Sequence[RowCheck]) -> None:
@@ -52,8 +50,6 @@ class RowFacts:
         n_rows = len(problem.positions)
         self.verdicts: dict[int, tuple[int, str]] = {}
         self.cosines: NDArray[np.float32] | None = None
-        self.uncounted: NDArray[np.bool_] | None = None
-        self.spare_tokens = 0
         self._is_checked = np.zeros(n_rows, bool)
         self._is_read = np.zeros(n_rows, bool)
         self._digests = RowMemory(n_rows, N_NUMBERS, np.uint32)

@@ -101,9 +101,6 @@ def _walk(problem: Problem, facts: RowFacts, left_out: LeftOut, bounds: Bounds) 
 
     Then rows that judges dropped are not counted on, and some tokens are kept to spare.
     """
-    if left_out != NOTHING:
-        # as careful as the selection that it is compared with
-        bounds = replace(bounds, uncounted=facts.uncounted, spare_tokens=facts.spare_tokens)
     while True:
         judges = RowJudges(facts, left_out.reasons, asks_checks=left_out == NOTHING)
         walk = Walk(Room(bounds), judges, block_tokens=BLOCK_TOKENS)
@@ -114,8 +111,6 @@ def _walk(problem: Problem, facts: RowFacts, left_out: LeftOut, bounds: Bounds) 
             if careful is None:
                 raise
             bounds = careful
-            if left_out == NOTHING:
-                facts.uncounted, facts.spare_tokens = bounds.uncounted, bounds.spare_tokens
 
 
 def _more_careful(bounds: Bounds, outcome: Outcome, error: Infeasible) -> Bounds | None:
