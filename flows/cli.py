@@ -5,7 +5,6 @@ one; those of `flows.cli_look` only read and start no orchestrator. Heavy librar
 inside the commands, so that ``rise --help`` answers at once.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,33 @@ import typer
 
 from flows.cli_look import add_look_commands
 from flows.cli_quality import quality_app
+from flows.cli_release import release_app
+from flows.cli_settings import (
+    ConfigFile,
+    Corpus,
+    Device,
+    Index,
+    Model,
+    Online,
+    Prefer,
+    Preset,
+    Quality,
+    Queries,
+    QuerySet,
+    Rows,
+    Scheduler,
+    Select,
+    Share,
+    Store,
+    Tokens,
+    TopKOption,
+    Verbose,
+    files,
+    pipeline_settings,
+    run_flow,
+    selection,
+)
+from flows.cli_takedown import takedown
 from flows.environment import quiet_defaults
 from flows.terminal import plain_errors, say, show_facts, show_warnings
 
@@ -27,38 +53,6 @@ app = typer.Typer(
     ),
 )
 
-Verbose = Annotated[bool, typer.Option("--verbose", help="Show Prefect's log and tracebacks.")]
-ConfigFile = Annotated[
-    Path | None,
-    typer.Argument(help="Settings in YAML or JSON, as in examples/pipeline.yaml."),
-]
-Store = Annotated[str | None, typer.Option(help="Folder of the store.")]
-Rows = Annotated[
-    list[str] | None,
-    typer.Option(help="Training rows: a file or glob (.jsonl, .gz, .zst, .parquet, .csv)."),
-]
-Queries = Annotated[list[str] | None, typer.Option(help="Queries: a file or glob.")]
-Model = Annotated[
-    str | None, typer.Option(help="Model: a registry name, folder, .gguf file or hub id.")
-]
-Preset = Annotated[str | None, typer.Option(help="Signature preset, such as paper or compact.")]
-Corpus = Annotated[str | None, typer.Option(help="Name of the corpus.")]
-Index = Annotated[str | None, typer.Option(help="Name of the index.")]
-QuerySet = Annotated[str | None, typer.Option(help="Name of the query set.")]
-Release = Annotated[str | None, typer.Option(help="Name of the release.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-TopKOption = Annotated[
-    int | None, typer.Option("--top-k", help="Strongest rows kept for each query.")
-]
-Scheduler = Annotated[
-    str | None, typer.Option(help="For scoring: threads, local, or tcp://host:8786.")
-]
-Online = Annotated[bool, typer.Option("--online", help="Allow downloads from a hub.")]
-Quality = Annotated[
-    str | None, typer.Option(help="Folder of quality suites; see `rise quality init`.")
-]
-Select = Annotated[int | None, typer.Option(help="Release this many rows of highest value.")]
-
 
 @app.command()
 def run(
@@ -69,6 +63,9 @@ def run(
     preset: Preset = None,
     top_k: TopKOption = None,
     select: Select = None,
+    tokens: Tokens = None,
+    share: Share = None,
+    prefer: Prefer = None,
     store: Store = None,
     device: Device = None,
     scheduler: Scheduler = None,
@@ -83,23 +80,24 @@ def run(
     """
     overrides = {
         "quality.folder": quality,
-        "rows.source": _files(rows),
-        "queries.source": _files(queries),
+        "rows.source": files(rows),
+        "queries.source": files(queries),
         "indexing.model.name": model,
         "indexing.model.online": online or None,
         "indexing.signature": preset,
         "scoring.top_k": top_k,
-        "releasing.select": None if select is None else {"kind": "top_k", "top_k": select},
+        "releasing.prefer": prefer,
         "store": store,
         "runtime.device": device,
         "runtime.scheduler": scheduler,
     }
     with plain_errors(verbose=verbose):
-        settings = _pipeline_settings(config, overrides)
+        overrides["releasing.select"] = selection(select, tokens, share)
+        settings = pipeline_settings(config, overrides)
         quiet_defaults(verbose=verbose)
         from flows.pipeline import pipeline
 
-        report = _run_flow(pipeline, config=settings)
+        report = run_flow(pipeline, config=settings)
         show_pipeline(report, settings.store)
 
 
@@ -118,18 +116,18 @@ def ingest(
     """Read training rows into a corpus; rows that fail the gate go to quarantine."""
     overrides = {
         "quality.folder": quality,
-        "rows.source": _files(rows),
+        "rows.source": files(rows),
         "indexing.model.name": model,
         "indexing.model.online": online or None,
         "corpus": corpus,
         "store": store,
     }
     with plain_errors(verbose=verbose):
-        settings = _pipeline_settings(config, overrides, needs=("rows",))
+        settings = pipeline_settings(config, overrides, needs=("rows",))
         quiet_defaults(verbose=verbose)
         from flows.ingest import ingest as flow
 
-        report = _run_flow(
+        report = run_flow(
             flow,
             rows=settings.rows,
             store=settings.store,
@@ -176,12 +174,12 @@ def index(
         "runtime.device": device,
     }
     with plain_errors(verbose=verbose):
-        settings = _pipeline_settings(config, overrides, needs=())
+        settings = pipeline_settings(config, overrides, needs=())
         quiet_defaults(verbose=verbose)
         from flows.index import calibration_facts
         from flows.index import index as flow
 
-        report = _run_flow(
+        report = run_flow(
             flow,
             store=settings.store,
             corpus=settings.corpus,
@@ -217,18 +215,18 @@ def queries(
 ) -> None:
     """Sketch a named query set in the space of an index."""
     overrides = {
-        "queries.source": _files(queries),
+        "queries.source": files(queries),
         "query_set": query_set,
         "index": index,
         "store": store,
         "runtime.device": device,
     }
     with plain_errors(verbose=verbose):
-        settings = _pipeline_settings(config, overrides, needs=("queries",))
+        settings = pipeline_settings(config, overrides, needs=("queries",))
         quiet_defaults(verbose=verbose)
         from flows.queries import queries as flow
 
-        report = _run_flow(
+        report = run_flow(
             flow,
             rows=settings.queries,
             store=settings.store,
@@ -266,11 +264,11 @@ def score(
         "runtime.scheduler": scheduler,
     }
     with plain_errors(verbose=verbose):
-        settings = _pipeline_settings(config, overrides, needs=())
+        settings = pipeline_settings(config, overrides, needs=())
         quiet_defaults(verbose=verbose)
         from flows.score import score as flow
 
-        report = _run_flow(
+        report = run_flow(
             flow,
             store=settings.store,
             index=settings.index,
@@ -282,44 +280,6 @@ def score(
         show_facts(
             f"scores {report.ref.scores_id}",
             {"rows": report.n_rows, "queries": report.n_queries, "path": report.path},
-        )
-        show_warnings(report.warnings)
-
-
-@app.command()
-def release(
-    scores_id: Annotated[str, typer.Argument(help="The scores to select by; see `rise ls`.")],
-    config: ConfigFile = None,
-    select: Select = None,
-    release: Release = None,
-    store: Store = None,
-    quality: Quality = None,
-    *,
-    verbose: Verbose = False,
-) -> None:
-    """Select rows by value and publish them as a validated release."""
-    overrides = {
-        "quality.folder": quality,
-        "releasing.select": None if select is None else {"kind": "top_k", "top_k": select},
-        "release": release,
-        "store": store,
-    }
-    with plain_errors(verbose=verbose):
-        settings = _pipeline_settings(config, overrides, needs=())
-        quiet_defaults(verbose=verbose)
-        from flows.release import release as flow
-
-        report = _run_flow(
-            flow,
-            scores_id=scores_id,
-            store=settings.store,
-            release=settings.release,
-            config=settings.releasing,
-            quality=settings.quality,
-        )
-        show_facts(
-            f"release {report.ref.release_id} of {settings.release}",
-            {"rows": report.n_rows, "tokens": report.n_tokens, "path": report.path},
         )
         show_warnings(report.warnings)
 
@@ -338,10 +298,12 @@ def demo(
         quiet_defaults(verbose=verbose)
         from flows.demo import run_demo
 
-        run_demo(folder, n_docstrings=docstrings, run_flow=_run_flow)
+        run_demo(folder, n_docstrings=docstrings, run_flow=run_flow)
 
 
+app.add_typer(release_app, name="release")
 add_look_commands(app)
+app.command("takedown")(takedown)
 app.add_typer(quality_app, name="quality")
 
 
@@ -363,41 +325,11 @@ def show_pipeline(report: Any, store: str) -> None:
             **calibration_facts(report.index),
             "queries": report.queries.n_queries,
             "rows released": report.release.n_rows,
+            **{f"rows released as {name}": one.n_rows for name, one in report.also.items()},
             "release": report.release.path,
+            "report": report.release.page,
             "quality report": report.release.data_docs,
         },
     )
     show_warnings(report.warnings)
     say(f"\nNext: rise ls --store {store}   ·   rise attribute --store {store} --help")
-
-
-def _run_flow(flow: Callable[..., Any], **arguments: Any) -> Any:
-    """Call a flow without the heartbeat thread, which delays every flow's end by a second."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        return flow(**arguments)
-
-
-def _files(paths: list[str] | None) -> dict[str, Any] | None:
-    return {"kind": "files", "paths": paths} if paths else None
-
-
-def _pipeline_settings(
-    path: Path | None, overrides: dict[str, Any], *, needs: tuple[str, ...] = ("rows", "queries")
-) -> Any:
-    """Return the settings of file and options; parts that the command does not need may lack."""
-    from tasks.config import PipelineConfig
-    from tasks.config_file import merged, read_settings, validated
-
-    settings = merged(read_settings(path) if path else {}, overrides)
-    missing = [name for name in needs if name not in settings]
-    if missing:
-        raise ValueError(
-            f"no {' and no '.join(missing)} given. Add {' and '.join('--' + m for m in missing)} "
-            "FILE, or a settings file (examples/pipeline.yaml shows one)."
-        )
-    unused: dict[str, Any] = {"source": {"kind": "files", "paths": ["-"]}}
-    for name in {"rows", "queries"} - set(needs):
-        settings.setdefault(name, unused)
-    return validated(PipelineConfig, settings, origin=str(path or "options"))

@@ -62,9 +62,16 @@ def attribute(
             return
         show_table(
             f"Rows behind {shortened(completion)!r}",
-            ("rank", "score", "row", "text", "source"),
+            ("rank", "score", "percentile", "row", "text", "source"),
             [
-                (h.rank, h.score, h.row_id, shortened(h.text), f"{h.source}:{h.source_line}")
+                (
+                    h.rank,
+                    h.score,
+                    f"{h.percentile:.2f}",
+                    h.row_id,
+                    shortened(h.text),
+                    f"{h.source}:{h.source_line}",
+                )
                 for h in hits
             ],
         )

@@ -1,6 +1,6 @@
 """Flow: the whole path, from raw files to a validated release."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prefect import flow
 
@@ -16,6 +16,7 @@ from tasks.corpus import IngestReport, require_rows
 from tasks.queries import QuerySetReport
 from tasks.release import ReleaseReport
 from tasks.release_config import TopK
+from tasks.report_cost import costs_of
 from tasks.scoring import ScoreReport
 from tasks.signatures import IndexReport
 from tasks.suite_expectations import require_suites
@@ -30,6 +31,8 @@ class PipelineReport:
     queries: QuerySetReport
     score: ScoreReport
     release: ReleaseReport
+    also: dict[str, ReleaseReport] = field(default_factory=dict)
+    """The further releases of the same scores, by name."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -39,6 +42,7 @@ class PipelineReport:
             "index": self.index.warnings,
             "scores": self.score.warnings,
             "release": self.release.warnings,
+            **{f"release {name}": report.warnings for name, report in self.also.items()},
         }
         return tuple(f"{gate}: {text}" for gate, found in gates.items() for text in found)
 
@@ -61,9 +65,17 @@ def pipeline(config: PipelineConfig) -> PipelineReport:
     queried = queries(config.queries, store, config.query_set, config.index, runtime)
     # its own version: another run may have made a later one of that name meanwhile
     version = queried.ref.version
-    scored = score(store, config.index, config.query_set, config.scoring, runtime, version, quality)
-    released = release(scored.ref.scores_id, store, config.release, config.releasing, quality)
-    report = PipelineReport(ingested, indexed, queried, scored, released)
+    scoring = config.scoring
+    if any(settings.needs_matrix for settings in config.releases.values()):
+        scoring = scoring.model_copy(update={"full_matrix": True})
+    scored = score(store, config.index, config.query_set, scoring, runtime, version, quality)
+    costs = costs_of(ingest=ingested, index=indexed, queries=queried, score=scored)
+    also = {
+        name: release(scored.ref.scores_id, store, name, settings, quality, runtime, costs)
+        for name, settings in config.releases.items()
+    }
+    released = also.pop(config.release)
+    report = PipelineReport(ingested, indexed, queried, scored, released, also)
     leave_report(
         "pipeline",
         title=f"release {config.release}: {released.n_rows:,} of {indexed.n_rows:,} rows",
@@ -75,8 +87,14 @@ def pipeline(config: PipelineConfig) -> PipelineReport:
             "bytes of the index": readable_bytes(indexed.n_bytes),
             "queries": queried.n_queries,
             "rows released": released.n_rows,
+            **{f"rows released as {name}": report.n_rows for name, report in also.items()},
         },
-        links={"release": released.path, "Data Docs": released.data_docs},
+        links={
+            "release": released.path,
+            "report": released.page,
+            "Data Docs": released.data_docs,
+            **{f"release {name}": report.path for name, report in also.items()},
+        },
         warnings=report.warnings,
     )
     return report
@@ -84,7 +102,9 @@ def pipeline(config: PipelineConfig) -> PipelineReport:
 
 def _wanted_rows(config: PipelineConfig) -> dict[str, int]:
     wanted = {"scoring.top_k": config.scoring.top_k}
-    select = config.releasing.select
-    return (
-        {**wanted, "releasing.select.top_k": select.top_k} if isinstance(select, TopK) else wanted
-    )
+    fields = {"releasing": config.releasing}
+    fields |= {f"also.{name}": settings for name, settings in config.also.items()}
+    for name, settings in fields.items():
+        if isinstance(settings.select, TopK):
+            wanted[f"{name}.select.top_k"] = settings.select.top_k
+    return wanted

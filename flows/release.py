@@ -1,24 +1,30 @@
-"""Flow: select rows by value and publish them as a validated release."""
+"""Flow: select rows by value and publish them as a validated release, with a page about it."""
+
+from pathlib import Path
 
 from prefect import flow
 
 from flows.artifacts import leave_report, readable_bytes
 from flows.progress import FlowProgress
 from storage.refs import ScoresRef
-from tasks.prefect_tasks import publish_release
+from tasks.config import RuntimeConfig
+from tasks.prefect_tasks import draw_report, publish_release
 from tasks.quality_config import SHIPPED, QualityConfig
 from tasks.release import ReleaseReport
 from tasks.release_config import ReleaseConfig
+from tasks.report_cost import StageCost, costs_of
 from tasks.stage_config import Name
 
 
 @flow(name="release", flow_run_name="release-{release}")
-def release(
+def release(  # noqa: PLR0913 - what a flow takes is its run form
     scores_id: str,
     store: str = "rise-store",
     release: Name = "main",
     config: ReleaseConfig = ReleaseConfig(),  # noqa: B008 - frozen
     quality: QualityConfig = SHIPPED,
+    runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008 - frozen
+    costs: tuple[StageCost, ...] = (),
 ) -> ReleaseReport:
     """Select rows, write them as Parquet with their lineage, gate them, publish them atomically.
 
@@ -28,11 +34,16 @@ def release(
         release: Name of the release; its ``latest`` pointer moves to the new one.
         config: Selection rule and layout.
         quality: Where the suites of the quality gates are.
+        runtime: Device, for token highlights in the report.
+        costs: What the stages before took, for the report.
     """
     with FlowProgress("release") as progress:
         report: ReleaseReport = publish_release(
             ScoresRef(store, scores_id), release, config, quality=quality, progress=progress
         )
+    if not (report.already and Path(report.page).is_file()):
+        costs = (*costs, *costs_of(release=report))
+        draw_report(report.ref, config.report, runtime=runtime, costs=costs)
     leave_report(
         "release",
         title=f"release {release}: {report.n_rows:,} rows",
@@ -41,8 +52,9 @@ def release(
             "rows": report.n_rows,
             "tokens": report.n_tokens,
             "bytes": readable_bytes(report.n_bytes),
+            **{f"dropped: {reason}": n for reason, n in sorted(report.n_dropped.items())},
         },
-        links={"release": report.path, "Data Docs": report.data_docs},
+        links={"release": report.path, "report": report.page, "Data Docs": report.data_docs},
         warnings=report.warnings,
     )
     return report

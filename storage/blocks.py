@@ -15,7 +15,7 @@ import numpy as np
 from storage import arrays
 from storage.errors import CorruptionError
 from storage.files import file_sha256, remove_durably, remove_partials
-from storage.layout import BLOCK_FORMAT
+from storage.layout import BLOCK_FORMAT, refuse_linked_folders
 from storage.manifests import read_manifest, write_manifest
 
 GROUP = "signatures.zarr"
@@ -117,7 +117,12 @@ class SignatureBlocks:
         (self.folder / RECORDS).mkdir()
 
     def reserve(self, n_rows: int) -> None:
-        """Make room for ``n_rows`` and clear what killed writers left; under the index's lock."""
+        """Make room for ``n_rows`` and clear what killed writers left; under the index's lock.
+
+        Raises:
+            StorageError: A folder in the index is a symbolic link.
+        """
+        refuse_linked_folders(self.folder)
         remove_partials(self.folder / RECORDS)
         arrays.remove_litter(self.folder / GROUP)
         for array, _ in self._files():

@@ -18,6 +18,7 @@ from storage.layout import (
     INDEX_FORMAT,
     QUERY_SET_FILE,
     QUERY_SET_FORMAT,
+    REFUSED,
     RELEASE_FILE,
     RELEASE_FORMAT,
     ROWS_FILE,
@@ -26,6 +27,8 @@ from storage.layout import (
     SCORES_FORMAT,
     STORE_FILE,
     STORE_FORMAT,
+    TOMBSTONE_FILE,
+    TOMBSTONE_FORMAT,
 )
 from storage.manifests import FORMAT_VERSION, created_at, read_manifest, require_format
 
@@ -35,7 +38,7 @@ class Artifact:
     """One line of the listing.
 
     Args:
-        kind: ``batch``, ``index``, ``query set``, ``scores`` or ``release``.
+        kind: ``batch``, ``tombstone``, ``index``, ``query set``, ``scores`` or ``release``.
         name: The name that people gave; the id where there is none.
         id: The artifact's id, from its content and settings.
         created: When it was written, ISO 8601 in UTC; None when nothing was committed yet.
@@ -98,6 +101,11 @@ def published_folders(parent: Path) -> list[Path]:
     return sorted(path for path in entries if path.is_dir() and not path.is_symlink())
 
 
+def version_folders(named: Path) -> list[Path]:
+    """Return the published versions of one name, by id: query set versions or releases."""
+    return [folder for folder in published_folders(named) if folder.name != REFUSED]
+
+
 def batch_folders(parent: Path) -> list[tuple[int, str, Path]]:
     """Return ``(sequence, batch_id, folder)`` of each batch, in the order of commits."""
     found = [(BATCH_FOLDER.fullmatch(path.name), path) for path in published_folders(parent)]
@@ -121,6 +129,9 @@ def _corpora(folder: Path) -> Iterator[Artifact]:
     for corpus in published_folders(folder / "corpora"):
         for _, batch_id, batch in batch_folders(corpus / "batches"):
             yield _artifact("batch", corpus.name, batch_id, batch / BATCH_FILE, BATCH_FORMAT)
+        for _, record_id, record in batch_folders(corpus / "tombstones"):
+            path = record / TOMBSTONE_FILE
+            yield _artifact("tombstone", corpus.name, record_id, path, TOMBSTONE_FORMAT)
 
 
 def _indexes(folder: Path) -> Iterator[Artifact]:
@@ -143,7 +154,7 @@ def _versions(parent: Path, kind: str, file_name: str, manifest: str) -> Iterato
     for named in published_folders(parent):
         found = [
             _artifact(kind, named.name, version.name, version / file_name, manifest)
-            for version in published_folders(named)
+            for version in version_folders(named)
         ]
         yield from sorted(found, key=lambda artifact: (artifact.created or "", artifact.id))
 

@@ -5,6 +5,7 @@ appended, so a place never changes. Reading touches only the columns and row gro
 """
 
 import shutil
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from storage import rows as tables
 from storage.catalog import batch_folders, open_store
@@ -161,6 +163,51 @@ class Corpus:
             if first < last:
                 found += _to_rows(tables.read_positions(part.path, range(first, last)))
         return found
+
+    def columns(self, names: Sequence[str], *, batches: Sequence[str] | None = None) -> pa.Table:
+        """Return whole columns of every row, in corpus order; nothing else is read."""
+        parts = self._parts(batches)
+        return pa.concat_tables([tables.read_table(part.path, columns=names) for part in parts])
+
+    def take(
+        self,
+        positions: Sequence[int],
+        *,
+        batches: Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """Return rows (ROW_SCHEMA), or some columns of them, by position in the order asked for.
+
+        Every row group is read once at most, however the positions lie.
+
+        Raises:
+            ValueError: A position is not in the corpus.
+        """
+        wanted = pa.array(positions, pa.int64())
+        order = pc.sort_indices(wanted)
+        ascending: list[int] = wanted.take(order).to_pylist()
+        parts = self._parts(batches)
+        n_rows = sum(part.n_rows for part in parts)
+        if ascending and not 0 <= ascending[0] <= ascending[-1] < n_rows:
+            raise ValueError(
+                f"corpus {self.ref.corpus!r} has rows 0 to {n_rows - 1}, got positions from "
+                f"{ascending[0]} to {ascending[-1]}."
+            )
+        empty = tables.ROW_SCHEMA.empty_table()
+        found = [empty.select(columns or empty.schema.names)]
+        for part in parts:
+            first = bisect_left(ascending, part.start)
+            last = bisect_left(ascending, part.start + part.n_rows)
+            local = [position - part.start for position in ascending[first:last]]
+            if local:
+                found.append(tables.read_positions(part.path, local, columns=columns))
+        return pa.concat_tables(found).take(pc.sort_indices(order))
+
+    def rows_at(
+        self, positions: Sequence[int], *, batches: Sequence[str] | None = None
+    ) -> list[Row]:
+        """Return rows by position, in the order asked for, as `take` does."""
+        return _to_rows(self.take(positions, batches=batches))
 
     def rows_by_id(self, row_ids: Sequence[str]) -> dict[str, Row]:
         """Return rows by id, in the order asked for.

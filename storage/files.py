@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from storage.errors import BusyError, CorruptionError, NotFoundError, StorageError
 
@@ -235,7 +235,7 @@ def exclusive_lock(path: Path, *, what: str) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+b")
+        file = open_own(path)
     except OSError as error:
         raise_explained(error, path)
     with file:
@@ -249,6 +249,25 @@ def exclusive_lock(path: Path, *, what: str) -> Iterator[None]:
         yield
 
 
+def open_own(path: Path) -> BinaryIO:
+    """Open a file of the store for reading and appending; made when it is not there.
+
+    Raises:
+        OSError: It is a symbolic link (ELOOP), which could lead out of the store.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    return os.fdopen(os.open(path, flags, 0o666), "a+b")
+
+
+@contextmanager
+def waiting_lock(path: Path) -> Iterator[None]:
+    """Hold an operating-system lock on the file ``path``, after waiting for whoever has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open_own(path) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def raise_explained(error: OSError, path: Path) -> NoReturn:
     """Raise a `StorageError` for a full or unwritable disk, else the error itself."""
     reasons = {
@@ -259,6 +278,7 @@ def raise_explained(error: OSError, path: Path) -> NoReturn:
         errno.EPERM: "permission is denied. Choose a folder that you may write to",
         errno.EROFS: "the file system is read-only. Choose another folder",
         errno.EEXIST: "a file is in the way. Move it, or choose another folder",
+        errno.ELOOP: "a symbolic link is in the way. Remove it",
         errno.ENOTDIR: "a part of the path is a file, not a folder. Choose another folder",
     }
     reason = None if isinstance(error, StorageError) else reasons.get(error.errno or 0)

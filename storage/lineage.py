@@ -16,6 +16,7 @@ from storage.manifests import read_manifest
 from storage.refs import CorpusRef, ReleaseRef, ScoresRef
 from storage.releases import Release, all_releases, open_release
 from storage.scores import Scores
+from storage.tombstones import Tombstones
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class LineageStep:
     """One station of a row.
 
     Args:
-        kind: ``source``, ``rejected``, ``row``, ``batch``, ``index``, ``scores`` or ``release``.
+        kind: ``source``, ``rejected``, ``row``, ``batch``, ``tombstone``, ``index``, ``scores`` or
+            ``release``.
         id: ``path:line`` of a source, else the id of the artifact or row.
         detail: Where in the artifact the row is, and what the artifact says of it.
     """
@@ -93,6 +95,7 @@ def _stations(
     about = {"n_tokens": row.n_tokens, "content_hash": row.content_hash, "label": row.label}
     yield LineageStep("row", row.row_id, about)
     yield _batch_step(corpus, place)
+    yield from _tombstone_steps(corpus, place)
     releases = [open_release(ref) for ref in all_releases(root) if only in (None, ref)]
     needed = None if only is None else {release.manifest["scores_id"] for release in releases}
     for index, header in _indexes_of(root, corpus, place.batch_id):
@@ -118,6 +121,12 @@ def _batch_step(corpus: Corpus, place: RowLocation) -> LineageStep:
         "n_rows": manifest["n_rows"],
     }
     return LineageStep("batch", place.batch_id, detail)
+
+
+def _tombstone_steps(corpus: Corpus, place: RowLocation) -> Iterator[LineageStep]:
+    for record in Tombstones(corpus.ref).find(place.row.row_id):
+        detail = {"kind": record.kind, "reason": record.reason, "time": record.time}
+        yield LineageStep("tombstone", record.record_id, detail)
 
 
 def _index_step(index: str, header: dict[str, Any], place: RowLocation) -> LineageStep:

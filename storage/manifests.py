@@ -8,7 +8,7 @@ modification time.
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from storage.errors import CorruptionError, FormatVersionError, NotFoundError
@@ -58,7 +58,19 @@ def read_manifest(path: Path, kind: str) -> dict[str, Any]:
             f"{path}: the content does not match its own checksum ({check!r}), so it was changed "
             "or damaged after it was written. Delete the artifact and make it again."
         )
+    _require_own_files(value, path)
     return {key: item for key, item in value.items() if key not in FORMAT_KEYS}
+
+
+def _require_own_files(value: Mapping[str, Any], path: Path) -> None:
+    """Refuse a list of files that leads out of the artifact's folder."""
+    for entry in value.get("files", ()):
+        name = PurePosixPath(entry["name"])
+        if name.is_absolute() or ".." in name.parts or "\0" in entry["name"]:
+            raise CorruptionError(
+                f"{path}: it lists the file {entry['name']!r}, which is not in its folder, so this "
+                "program did not write it. Delete the artifact and make it again."
+            )
 
 
 def require_format(value: Mapping[str, Any], kind: str, path: Path) -> None:

@@ -1,28 +1,36 @@
-"""Releases: selected rows as Parquet that `datasets.load_dataset` reads, published whole.
+"""Releases: what one holds, table by table, and how it is read.
 
-A release is immutable; ``latest`` is a link to the one that was published or asked for last.
+A release is immutable. `release_writer` makes one, `release_pointer` says which one is ``latest``.
 """
 
-from collections.abc import Mapping
-from contextlib import suppress
+from bisect import bisect_right
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from storage import rows as tables
-from storage.catalog import open_store, published_folders
-from storage.errors import NotFoundError
-from storage.files import point_to, publish, write_bytes
-from storage.layout import LATEST, RELEASE_FILE, RELEASE_FORMAT, release_folder, releases_folder
-from storage.manifests import describe_file, file_problems, read_manifest, write_manifest
+from storage.catalog import open_store, published_folders, version_folders
+from storage.errors import CorruptionError, NotFoundError
+from storage.files import read_json
+from storage.hits import LEAKAGE_SCHEMA, PRIVACY_SCHEMA
+from storage.layout import QUALITY_FOLDER, RELEASE_FILE, RELEASE_FORMAT, release_folder
+from storage.manifests import file_problems, read_manifest
 from storage.refs import ReleaseRef
-from storage.staged import StagedWriter
 
 CARD_FILE = "README.md"
-LINEAGE_KEYS = ("scores_id",)
-"""Fields that the manifest must have, so that a row's way can be followed."""
+DROPPED_FILE = "dropped.parquet"
+LEAKAGE_FILE = "leakage.parquet"
+PRIVACY_FILE = "privacy.parquet"
+SELECTION_FILE = "selection.json"
+STATISTICS_FILE = "statistics.json"
+REPORT_FILE = "report.html"
+ENVIRONMENT_FILE = "environment.json"
+COST_FILE = "cost.json"
+
+NOT_LISTED = (REPORT_FILE, ENVIRONMENT_FILE, COST_FILE, QUALITY_FOLDER)
+"""What may differ between two machines that make the same release; no manifest lists it."""
 
 RELEASE_SCHEMA = pa.schema(
     [
@@ -39,7 +47,43 @@ RELEASE_SCHEMA = pa.schema(
         pa.field("n_tokens", pa.int32(), nullable=False),
     ]
 )
-"""A released row. ``rank`` from 1; ``lineage_id`` is ``<batch_id>:<position_in_batch>``."""
+"""A released row, in order of rank. ``rank`` from 1; ``lineage_id`` is
+``<batch_id>:<position_in_batch>``."""
+
+ATTRIBUTES_SCHEMA = pa.schema(
+    [
+        pa.field("row_id", pa.string(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("percentile", pa.float32()),
+        pa.field("z", pa.float32()),
+        pa.field("false_discovery", pa.float32()),
+        pa.field("n_tokens", pa.int32(), nullable=False),
+        pa.field("target_tokens", pa.int32()),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("source_line", pa.int64(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("lineage_id", pa.string(), nullable=False),
+    ]
+)
+"""All about a released row but its text, in order of ``row_id``: the table to look ids up in.
+``target_tokens``: tokens of the tokenizer that the release is meant for, when one was named."""
+
+DROPPED_SCHEMA = pa.schema(
+    [
+        pa.field("row_id", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("place", pa.int64(), nullable=False),
+        pa.field("lineage_id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("source_line", pa.int64(), nullable=False),
+        pa.field("n_tokens", pa.int32(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string()),
+    ]
+)
+"""A row that its score would have brought into the release and that something kept out; no text.
+``place``: its place in the order of values, from 1."""
 
 
 class Release:
@@ -47,7 +91,7 @@ class Release:
 
     Attributes:
         manifest: What the writer was given, with ``n_rows`` and ``files``.
-        data_files: Its Parquet files, in order.
+        data_files: Its Parquet files of rows, in order.
     """
 
     def __init__(self, ref: ReleaseRef, manifest: dict[str, Any]) -> None:
@@ -55,87 +99,84 @@ class Release:
         self.ref = ref
         self.folder = release_folder(ref)
         self.manifest = manifest
-        names = [entry["name"] for entry in manifest["files"]]
-        self.data_files = [self.folder / name for name in names if name.startswith("data/")]
+        self.data_files = self._files_in("data/")
 
     def rows(self) -> pa.Table:
         """Return all rows (RELEASE_SCHEMA); `CorruptionError` when a file is damaged."""
         return pa.concat_tables([tables.read_table(path) for path in self.data_files])
 
+    def attributes(self) -> pa.Table:
+        """Return everything but the texts (ATTRIBUTES_SCHEMA), in order of ``row_id``."""
+        parts = [tables.read_table(path) for path in self._files_in("attributes/")]
+        return pa.concat_tables([ATTRIBUTES_SCHEMA.empty_table(), *parts])
+
+    def dropped(self) -> pa.Table:
+        """Return the rows that were kept out, with reasons (DROPPED_SCHEMA)."""
+        return self._table(DROPPED_FILE, DROPPED_SCHEMA)
+
+    def leakage(self) -> pa.Table:
+        """Return what was found to overlap with queries and evaluation sets (LEAKAGE_SCHEMA)."""
+        return self._table(LEAKAGE_FILE, LEAKAGE_SCHEMA)
+
+    def privacy(self) -> pa.Table:
+        """Return the strings that look private, by their shape alone (PRIVACY_SCHEMA)."""
+        return self._table(PRIVACY_FILE, PRIVACY_SCHEMA)
+
+    def selection(self) -> dict[str, Any]:
+        """Return the selection's report; `NotFoundError` in releases of before there was one."""
+        return read_json(self.folder / SELECTION_FILE)
+
+    def statistics(self) -> dict[str, Any]:
+        """Return the histograms; `NotFoundError` in releases of before there were any."""
+        return read_json(self.folder / STATISTICS_FILE)
+
     def find(self, row_id: str) -> dict[str, Any] | None:
         """Return one released row, reading little; None when it is not in the release."""
-        for path in self.data_files:
+        for path in self._files_in("attributes/"):
             places = tables.find_values(path, "row_id", [row_id])
             if places:
-                found: dict[str, Any] = tables.read_positions(
-                    path, list(places.values())
-                ).to_pylist()[0]
-                return found
-        return None
+                line = tables.read_positions(path, list(places.values()))
+                return self._ranked(line.column("rank")[0].as_py())
+        return None if self._files_in("attributes/") else self._search(row_id)
 
     def verify(self, *, deep: bool = True) -> list[str]:
         """Compare the files with the manifest; one text for each problem."""
         return file_problems(self.folder, self.manifest["files"], deep=deep)
 
+    def require_sound(self, *, deep: bool) -> None:
+        """Raise `CorruptionError` when `verify` finds anything."""
+        problems = self.verify(deep=deep)
+        if problems:
+            remedy = f"Restore {self.folder} from a copy, or delete it and release again."
+            raise CorruptionError(" ".join([*problems, remedy]))
 
-class ReleaseWriter(StagedWriter):
-    """Writes a release in a staging folder; without `commit` nothing stays.
+    def _files_in(self, prefix: str) -> list[Path]:
+        names = [entry["name"] for entry in self.manifest["files"]]
+        return [self.folder / name for name in names if name.startswith(prefix)]
 
-    Put quality reports under ``staging / "quality"``.
-    """
+    def _table(self, name: str, schema: pa.Schema) -> pa.Table:
+        paths = self._files_in(name)
+        return tables.read_table(paths[0]) if paths else schema.empty_table()
 
-    def __init__(self, ref: ReleaseRef) -> None:
-        """Name the release; errors of the disk come on entering the ``with`` block."""
-        super().__init__(ref.root, release_folder(ref))
-        self.ref = ref
-        self._parts: list[tuple[Path, dict[str, int]]] = []
+    def _ranked(self, rank: int) -> dict[str, Any]:
+        """Return the row of a rank: rows lie in its order, from 1."""
+        counts = {entry["name"]: entry.get("rows", 0) for entry in self.manifest["files"]}
+        sizes = [counts[path.relative_to(self.folder).as_posix()] for path in self.data_files]
+        starts = [0, *accumulate(sizes)]
+        part = bisect_right(starts, rank - 1) - 1
+        found = tables.read_positions(self.data_files[part], [rank - 1 - starts[part]])
+        row: dict[str, Any] = found.to_pylist()[0]
+        return row
 
-    def add(self, table: pa.Table) -> Path:
-        """Add rows (RELEASE_SCHEMA) as one Parquet file; return it, as named until `commit`.
-
-        Raises:
-            ValueError: The table has other columns or types, or nulls where none may be.
-        """
-        path = self.staging / "data" / f"train-{len(self._parts):05d}.parquet"
-        what = f"release {self.ref.name}"
-        tables.write_table(path, tables.conform(table, RELEASE_SCHEMA, what=what))
-        n_tokens = pc.sum(table.column("n_tokens"), min_count=0).as_py()
-        self._parts.append((path, {"rows": table.num_rows, "tokens": n_tokens}))
-        return path
-
-    def commit(self, manifest: Mapping[str, Any], card: str) -> ReleaseRef:
-        """Publish the release and point ``latest`` to it; an id that exists is not written again.
-
-        Args:
-            manifest: What the caller wants to keep; must have LINEAGE_KEYS.
-            card: The dataset card, Markdown with the YAML header of `datasets`.
-
-        Raises:
-            ValueError: No rows were added, or the manifest lacks a needed field.
-        """
-        missing = [key for key in LINEAGE_KEYS if key not in manifest]
-        if missing:
-            raise ValueError(f"the release's manifest lacks {missing}, which lineage needs.")
-        if not self._parts:
-            raise ValueError("a release needs at least one row, got none.")
-        if not release_exists(self.ref):
-            self._write(manifest, card)
-            with suppress(FileExistsError):  # another process was first with the same release
-                publish(self.staging, release_folder(self.ref))
-        mark_latest(self.ref)
-        return self.ref
-
-    def _write(self, manifest: Mapping[str, Any], card: str) -> None:
-        files = []
-        for number, (path, counts) in enumerate(self._parts):
-            name = f"train-{number:05d}-of-{len(self._parts):05d}.parquet"
-            named = path.rename(path.with_name(name))
-            files.append({**describe_file(named, folder=self.staging), **counts})
-        write_bytes(self.staging / CARD_FILE, card.encode())
-        files.append(describe_file(self.staging / CARD_FILE, folder=self.staging))
-        n_rows = sum(counts["rows"] for _, counts in self._parts)
-        body = {**manifest, "n_rows": n_rows, "files": files}
-        write_manifest(self.staging / RELEASE_FILE, RELEASE_FORMAT, body)
+    def _search(self, row_id: str) -> dict[str, Any] | None:
+        """Look through the rows themselves: releases of before there were attributes."""
+        for path in self.data_files:
+            places = tables.find_values(path, "row_id", [row_id])
+            if places:
+                found = tables.read_positions(path, list(places.values()))
+                row: dict[str, Any] = found.to_pylist()[0]
+                return row
+        return None
 
 
 def open_release(ref: ReleaseRef) -> Release:
@@ -155,26 +196,13 @@ def release_exists(ref: ReleaseRef) -> bool:
     return (release_folder(ref) / RELEASE_FILE).is_file()
 
 
-def mark_latest(ref: ReleaseRef) -> None:
-    """Point ``latest`` to a published release; also repairs a kill just before that step."""
-    link = releases_folder(ref.root, ref.name) / LATEST
-    if not link.is_symlink() or link.readlink().name != ref.release_id:
-        point_to(link, ref.release_id)
-
-
-def latest(root: str, name: str) -> ReleaseRef:
-    """Return the release of that name that was published, or asked for again, last.
-
-    Raises:
-        NotFoundError: There is none.
-    """
-    link = releases_folder(root, name) / LATEST
-    if not link.is_symlink():
+def require_release(ref: ReleaseRef) -> None:
+    """Raise `NotFoundError` unless the release is published."""
+    if not release_exists(ref):
         raise NotFoundError(
-            f"the store {root} has no release {name!r}. "
-            "`rise ls` lists what it has; publish the release first."
+            f"there is no release {ref.release_id!r} of {ref.name!r} in {ref.root}. "
+            "`rise release ls` lists them."
         )
-    return ReleaseRef(root, name, link.readlink().name)
 
 
 def all_releases(root: str) -> list[ReleaseRef]:
@@ -183,5 +211,5 @@ def all_releases(root: str) -> list[ReleaseRef]:
     return [
         ReleaseRef(root, folder.name, release.name)
         for folder in named
-        for release in published_folders(folder)
+        for release in version_folders(folder)
     ]

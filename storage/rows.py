@@ -76,14 +76,29 @@ def conform(table: pa.Table, schema: pa.Schema, *, what: str) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file: zstd, page checksums, small row groups. Not atomic: stage it."""
+def write_table(
+    path: Path,
+    table: pa.Table,
+    *,
+    row_group_rows: int = ROW_GROUP_ROWS,
+    without_statistics: Sequence[str] = (),
+) -> None:
+    """Write a Parquet file: zstd, page checksums, small row groups. Not atomic: stage it.
+
+    Args:
+        path: Where; its folder is made.
+        table: What.
+        row_group_rows: Rows a row group.
+        without_statistics: Columns whose least and greatest values help nobody, such as texts.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    names = [name for name in table.schema.names if name not in without_statistics]
     pq.write_table(
         table,
         path,
         compression="zstd",
-        row_group_size=ROW_GROUP_ROWS,
+        row_group_size=row_group_rows,
+        write_statistics=names if without_statistics else True,
         write_page_checksum=True,
         store_schema=True,
     )
@@ -115,17 +130,33 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def find_values(path: Path, column: str, wanted: Sequence[str]) -> dict[str, int]:
-    """Return the first position of each wanted value in one column, reading only that column."""
-    values = pa.array(wanted, pa.string())
+    """Return the first position of each wanted value in one column, reading only that column.
+
+    Row groups whose statistics rule the values out are not read at all.
+    """
+    values, in_order = pa.array(wanted, pa.string()), sorted(wanted)
     found: dict[str, int] = {}
     start = 0
     with opened(path) as file:
+        place = file.schema_arrow.get_field_index(column)
         for group in range(file.num_row_groups):
+            about = file.metadata.row_group(group)
+            if _ruled_out(about.column(place).statistics, in_order):
+                start += about.num_rows
+                continue
             chunk = file.read_row_group(group, columns=[column]).column(0)
             for position in _true_positions(pc.is_in(chunk, values)):
                 found.setdefault(chunk[position].as_py(), start + position)
             start += len(chunk)
     return found
+
+
+def _ruled_out(statistics: Any, in_order: Sequence[str]) -> bool:
+    """Tell whether no wanted value (ascending) lies between least and greatest of a row group."""
+    if statistics is None or not statistics.has_min_max:
+        return False
+    first = bisect_left(in_order, statistics.min)
+    return first == len(in_order) or in_order[first] > statistics.max
 
 
 def find_equal(path: Path, wanted: Mapping[str, object]) -> list[int]:
@@ -141,18 +172,22 @@ def find_equal(path: Path, wanted: Mapping[str, object]) -> list[int]:
     return found
 
 
-def read_positions(path: Path, positions: Sequence[int]) -> pa.Table:
+def read_positions(
+    path: Path, positions: Sequence[int], *, columns: Sequence[str] | None = None
+) -> pa.Table:
     """Return the rows at ``positions`` (ascending), reading only the row groups they are in."""
+    names = None if columns is None else list(columns)
     parts, start = [], 0
     with opened(path) as file:
         for group in range(file.num_row_groups):
             stop = start + file.metadata.row_group(group).num_rows
             local = positions[bisect_left(positions, start) : bisect_left(positions, stop)]
             if local:
-                table = file.read_row_group(group)
+                table = file.read_row_group(group, columns=names)
                 parts.append(table.take([place - start for place in local]))
             start = stop
-        return pa.concat_tables(parts) if parts else file.schema_arrow.empty_table()
+        empty = file.schema_arrow.empty_table()
+        return pa.concat_tables(parts) if parts else empty.select(names or empty.schema.names)
 
 
 def _true_positions(mask: pa.ChunkedArray) -> list[int]:

@@ -27,6 +27,8 @@ from storage.staged import StagedWriter
 
 VALUES_FILE = "values.parquet"
 TOP_ROWS_FILE = "top_rows.parquet"
+BOTTOM_ROWS_FILE = "bottom_rows.parquet"
+NULL_FILE = "null_scores.parquet"
 MATRIX = "matrix.zarr"
 SCORE_ARRAY = "scores"
 
@@ -45,9 +47,33 @@ TOP_ROWS_SCHEMA = pa.schema(
         pa.field("rank", pa.int32(), nullable=False),
         pa.field("row_id", pa.string(), nullable=False),
         pa.field("score", pa.float32(), nullable=False),
+        pa.field("percentile", pa.float32()),
+        pa.field("z", pa.float32()),
+        pa.field("false_discovery", pa.float32()),
     ]
 )
-"""The strongest rows of each query, rank from 1."""
+"""The strongest rows of each query, rank from 1. The last three columns place the score among those
+of random rows; they are null in scores from before there were any."""
+
+NULL_SCHEMA = pa.schema(
+    [
+        pa.field("row_id", pa.string(), nullable=False),
+        pa.field(
+            "scores", pa.list_(pa.field("score", pa.float32(), nullable=False)), nullable=False
+        ),
+    ]
+)
+"""Random rows, in the order of the index, and what each scores for every query, in their order."""
+
+BOTTOM_ROWS_SCHEMA = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("row_id", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+    ]
+)
+"""The rows of lowest score of each query, its opponents, rank from 1 for the lowest."""
 
 LINEAGE_KEYS = ("index", "index_id", "query_set", "query_set_version", "batches", "n_rows")
 """Fields that the manifest must have, so that a row's way can be followed."""
@@ -117,7 +143,37 @@ class Scores:
 
     def top_rows(self) -> pa.Table:
         """Return TOP_ROWS_SCHEMA."""
-        return tables.read_table(self.folder / TOP_ROWS_FILE)
+        table = tables.read_table(self.folder / TOP_ROWS_FILE)
+        for field in TOP_ROWS_SCHEMA:
+            if field.name not in table.column_names:
+                table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+        return table
+
+    def null_scores(self) -> tuple[list[str], np.ndarray]:
+        """Return random rows of the index and their scores, float32 [queries, rows].
+
+        Raises:
+            NotFoundError: The scores are from before there were any.
+        """
+        if "null" not in self.manifest:
+            raise NotFoundError(
+                f"scores {self.ref.scores_id} were made without scores of random rows. Score again."
+            )
+        table = tables.read_table(self.folder / NULL_FILE).combine_chunks()
+        flat = table.column("scores").combine_chunks().values.to_numpy()
+        return table.column("row_id").to_pylist(), flat.reshape(table.num_rows, -1).T
+
+    def bottom_rows(self) -> pa.Table:
+        """Return BOTTOM_ROWS_SCHEMA.
+
+        Raises:
+            NotFoundError: The scores were made before opponents were kept.
+        """
+        if BOTTOM_ROWS_FILE not in {entry["name"] for entry in self.manifest["files"]}:
+            raise NotFoundError(
+                f"scores {self.ref.scores_id} were made before opponents were kept. Score again."
+            )
+        return tables.read_table(self.folder / BOTTOM_ROWS_FILE)
 
     def value_of(self, row_id: str) -> float | None:
         """Return one row's value, reading little; None when the row was not scored."""
@@ -172,7 +228,13 @@ class ScoresWriter(StagedWriter):
         return StagedMatrix(str(self.staging.resolve()), **self._shape)
 
     def commit(
-        self, *, values: pa.Table, top_rows: pa.Table, manifest: Mapping[str, Any]
+        self,
+        *,
+        values: pa.Table,
+        top_rows: pa.Table,
+        manifest: Mapping[str, Any],
+        bottom_rows: pa.Table | None = None,
+        null_scores: pa.Table | None = None,
     ) -> ScoresRef:
         """Publish the scores; return the earlier ones if the id exists.
 
@@ -180,6 +242,8 @@ class ScoresWriter(StagedWriter):
             values: VALUES_SCHEMA.
             top_rows: TOP_ROWS_SCHEMA.
             manifest: What the caller wants to keep; must have LINEAGE_KEYS.
+            bottom_rows: BOTTOM_ROWS_SCHEMA, or None to keep none.
+            null_scores: NULL_SCHEMA, or None to keep none.
 
         Raises:
             ValueError: A column or a needed field of the manifest is missing.
@@ -190,10 +254,15 @@ class ScoresWriter(StagedWriter):
         what = f"scores {self.ref.scores_id}"
         if Scores.exists(self.ref.root, self.ref.scores_id):
             return self.ref
-        for name, table, schema in (
+        found = [
             (VALUES_FILE, values, VALUES_SCHEMA),
             (TOP_ROWS_FILE, top_rows, TOP_ROWS_SCHEMA),
-        ):
+            (BOTTOM_ROWS_FILE, bottom_rows, BOTTOM_ROWS_SCHEMA),
+            (NULL_FILE, null_scores, NULL_SCHEMA),
+        ]
+        for name, table, schema in found:
+            if table is None:
+                continue
             conformed = tables.conform(table, schema, what=f"{what}, {name}")
             tables.write_table(self.staging / name, conformed)
         reports = self.staging / QUALITY_FOLDER
@@ -204,6 +273,7 @@ class ScoresWriter(StagedWriter):
         )
         body = {
             **manifest,
+            **({} if null_scores is None else {"null": {"n_rows": null_scores.num_rows}}),
             "matrix": self._shape,
             "files": [describe_file(path, folder=self.staging) for path in files],
         }

@@ -24,6 +24,7 @@ from tasks.queries import index_model, query_signatures
 from tasks.scoring import Hit, attribute
 from tasks.sketching import window_features
 from tasks.space import SignatureSpace
+from tasks.takedown import require_not_taken_down
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,14 @@ def token_contributions(
     Raises:
         ValueError: Nothing is predicted in the row or in the completion, or the index's sketch does
             not keep positions apart (kind ``tensor``).
-        NotFoundError: There is no such row.
+        NotFoundError: There is no such row, or it was taken down.
     """
     _check_answer(prompt, completion)
     opened = SignatureIndex.open(index)
     _require_positions_apart(opened)
-    row = Corpus(CorpusRef(index.root, opened.identity["corpus"])).locate(row_id).row
+    corpus = CorpusRef(index.root, opened.identity["corpus"])
+    require_not_taken_down(corpus, row_id)
+    row = Corpus(corpus).locate(row_id).row
     space = index_space(opened, index_model(opened), device=resolve_device(runtime.device))
     masked = opened.identity["positions"] == "completion"
     names = [f"row {row_id!r}", "the completion"]

@@ -38,6 +38,16 @@ class KnownRows(Protocol):
         """Return ``path:line`` of rows that are there."""
 
 
+class Barred(Protocol):
+    """What may not come in, because it was taken down."""
+
+    def bars_source(self, source: str) -> bool:
+        """Tell whether nothing from a source may come in."""
+
+    def bars(self, row_id: str, content_hash: str) -> bool:
+        """Tell whether a row may not come in."""
+
+
 class NoKnownRows:
     """A corpus without rows, and every query set."""
 
@@ -58,10 +68,12 @@ class Part:
         frame: Columns row_id, text, prompt_chars, label, source, source_line, content_hash,
             n_chars, n_tokens, problem, repeats, raw; indexed by the record's number in the batch.
         n_known: Records that the corpus already has, with equal content; not in the frame.
+        n_taken_down: Records that may not come in (again); not in the frame.
     """
 
     frame: "pd.DataFrame"
     n_known: int
+    n_taken_down: int
 
 
 class _Claim(NamedTuple):
@@ -112,6 +124,7 @@ class CandidateReader:
     rows: RowsConfig
     tokenizer: Tokenizer
     known: KnownRows = field(default_factory=NoKnownRows)
+    barred: Barred | None = None
     _fields: NamedFields | None = None
     _claims: dict[bytes, _Claim] = field(default_factory=dict)
     _n_records: int = 0
@@ -162,8 +175,9 @@ class CandidateReader:
     def _part(self, candidates: list[_Candidate]) -> Part:
         import pandas as pd
 
-        self._count_tokens(candidates)
-        kept = self._without_known(candidates)
+        allowed = [candidate for candidate in candidates if not self._is_barred(candidate)]
+        self._count_tokens(allowed)
+        kept = self._without_known(allowed)
         columns = {
             name: pd.Series([getattr(one, name) for one in kept], dtype=dtype)
             for name, dtype in _DTYPES.items()
@@ -171,7 +185,17 @@ class CandidateReader:
         frame = pd.DataFrame(columns)
         frame.index = pd.RangeIndex(self._n_records, self._n_records + len(kept))
         self._n_records += len(kept)
-        return Part(frame, n_known=len(candidates) - len(kept))
+        n_taken_down = len(candidates) - len(allowed)
+        return Part(frame, n_known=len(allowed) - len(kept), n_taken_down=n_taken_down)
+
+    def _is_barred(self, candidate: _Candidate) -> bool:
+        """Tell whether a record was taken down; it leaves no trace, in quarantine neither."""
+        if self.barred is None:
+            return False
+        if self.barred.bars_source(candidate.source):
+            return True
+        row_id, content = candidate.row_id, candidate.content_hash
+        return row_id is not None and content is not None and self.barred.bars(row_id, content)
 
     def _count_tokens(self, candidates: list[_Candidate]) -> None:
         """Count tokens where the text is within its length limits; the others fail anyway."""

@@ -12,8 +12,18 @@ from storage.refs import CorpusRef, IndexRef, QuerySetRef, ReleaseRef, ScoresRef
 from storage.releases import open_release
 from storage.scores import Scores
 from storage.signatures import SignatureIndex
+from storage.tombstones import Tombstones
 
-SUMMARY_FIELDS = ("n_rows", "n_rejected", "n_tokens", "n_queries", "query_set", "index", "corpus")
+SUMMARY_FIELDS = (
+    "n_rows",
+    "n_rejected",
+    "n_tokens",
+    "n_queries",
+    "query_set",
+    "index",
+    "corpus",
+    "reason",
+)
 """Manifest fields that a one-line listing shows."""
 
 
@@ -71,10 +81,18 @@ def verify_store(root: str) -> list[str]:
     problems: list[str] = []
     for name in sorted({item.name for item in artifacts if item.kind == "batch"}):
         problems += Corpus(CorpusRef(root, name)).verify()
+        problems += _tombstone_problems(CorpusRef(root, name))
     for item in artifacts:
-        if item.kind != "batch":
+        if item.kind not in ("batch", "tombstone"):
             problems += _problems(root, item)
     return problems
+
+
+def _tombstone_problems(ref: CorpusRef) -> list[str]:
+    try:
+        return Tombstones(ref).verify()
+    except StorageError as error:
+        return [f"tombstones of corpus {ref.corpus}: {error}"]
 
 
 def _problems(root: str, artifact: Artifact) -> list[str]:

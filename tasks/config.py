@@ -254,5 +254,22 @@ class PipelineConfig(StageConfig):
     indexing: IndexConfig = Field(IndexConfig(), title="Indexing")
     scoring: ScoreConfig = Field(ScoreConfig(), title="Scoring")
     releasing: ReleaseConfig = Field(ReleaseConfig(), title="Releasing")
+    also: dict[Name, ReleaseConfig] = Field(
+        {}, title="Further releases", description="Of the same scores: name to settings."
+    )
     quality: QualityConfig = Field(QualityConfig(), title="Quality gates")
     runtime: RuntimeConfig = Field(RuntimeConfig(), title="Runtime")
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "PipelineConfig":
+        if self.release in self.also:
+            raise ValueError(
+                f"also has a release {self.release!r}, which is the name of the first release "
+                "too; name one of them otherwise."
+            )
+        return self
+
+    @property
+    def releases(self) -> dict[str, ReleaseConfig]:
+        """Every release of the run by name, the first one first."""
+        return {self.release: self.releasing, **self.also}

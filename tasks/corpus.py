@@ -17,6 +17,7 @@ from storage.corpus import BatchWriter, Corpus, find_batch
 from storage.files import short_id
 from storage.refs import BatchRef, CorpusRef
 from storage.rows import ROW_SCHEMA
+from storage.tombstones import BarredRows, Tombstones
 from tasks.backbone import load_tokenizer
 from tasks.candidates import CandidateReader
 from tasks.config import ModelConfig, RowsConfig
@@ -64,6 +65,7 @@ class IngestReport:
         n_rows: Rows of the batch.
         n_rejected: Records that were put aside.
         n_known: Records that the corpus had already, with equal content.
+        n_taken_down: Records that may not come in, because they were taken down.
         n_tokens: Tokens of the batch's rows.
         data_docs: Index page of the quality report; empty when there is none.
         rejected_path: Parquet file of the rejected records; empty when there is none.
@@ -81,20 +83,22 @@ class IngestReport:
     rejected_path: str
     already: bool
     seconds: float
+    n_taken_down: int = 0
     warnings: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
         """One sentence for people."""
+        gone = f", {self.n_taken_down:,} taken down" if self.n_taken_down else ""
         if self.batch is None:
             return (
                 f"Nothing new: the corpus has all {self.n_known:,} good rows already "
-                f"({self.n_rejected:,} records rejected); no batch was added."
+                f"({self.n_rejected:,} records rejected{gone}); no batch was added."
             )
         before = "was ingested before" if self.already else "ingested"
         return (
             f"Batch {self.batch.batch_id} {before}: {self.n_rows:,} rows, {self.n_tokens:,} "
-            f"tokens; {self.n_rejected:,} records rejected, {self.n_known:,} known before."
+            f"tokens; {self.n_rejected:,} records rejected, {self.n_known:,} known before{gone}."
         )
 
 
@@ -151,7 +155,9 @@ def ingest_rows(
     n_bytes = sum(int(str(entry.get("bytes", 0))) for entry in source)
     progress.start(total=n_bytes, unit="bytes")
     with BatchWriter(ref, batch_id) as writer:
-        gate = Gate(CandidateReader(rows, tokenizer, CorpusRows(ref)), rows.limits, suite)
+        barred = BarredRows(Tombstones(ref))  # under the lock, which a takedown takes as well
+        reader = CandidateReader(rows, tokenizer, CorpusRows(ref), barred)
+        gate = Gate(reader, rows.limits, suite)
         records = read_records(pinned(rows.source, source), rows.limits, advance=progress.advance)
         for part in gate.judge(records):
             if part.kept.num_rows:
@@ -254,6 +260,7 @@ def _conclude(
         "n_known": tally.n_known,
         "n_tokens": tally.n_tokens,
         "reasons": dict(sorted(tally.reasons.items())),
+        **({"n_taken_down": tally.n_taken_down} if tally.n_taken_down else {}),
     }
     if verdict.success and tally.n_kept and not gate.refusals:
         batch = writer.commit(manifest)
@@ -264,7 +271,7 @@ def _conclude(
     reasons = gate.refusals or (found if tally.rejected_share <= limit else [])
     if reasons:
         raise _refused_by(ref, gate.suite, reasons, folder)
-    if verdict.success and tally.n_known:
+    if verdict.success and (tally.n_known or tally.n_taken_down):
         return _report(None, tally, folder, gate.warnings)
     raise _refusal(ref, tally, limit, folder)
 
@@ -282,6 +289,7 @@ def _report(
         rejected_path="" if folder is None else str(folder / REJECTED_FILE),
         already=False,
         seconds=0.0,
+        n_taken_down=tally.n_taken_down,
         warnings=warnings,
     )
 
@@ -292,6 +300,7 @@ def _report_of(ref: CorpusRef, batch: BatchRef) -> IngestReport:
     tally = Tally(
         n_kept=manifest["n_rows"],
         n_known=manifest["n_known"],
+        n_taken_down=manifest.get("n_taken_down", 0),
         n_rejected=manifest["n_rejected"],
         n_tokens=manifest["n_tokens"],
     )
@@ -319,7 +328,7 @@ def _refusal(ref: CorpusRef, tally: Tally, limit: float, folder: Path) -> Ingest
     docs, rejected = folder / QUALITY_FOLDER / "index.html", folder / REJECTED_FILE
     kinds = ", ".join(f"{kind} ({n:,})" for kind, n in tally.reasons.most_common(SHOWN_KINDS))
     allowed = f"at most {limit:.2%} are allowed (limits.max_rejected_share)"
-    if not tally.n_kept and not tally.n_known:
+    if not tally.n_kept and not tally.n_known and not tally.n_taken_down:
         allowed = "so no row is left"
     return IngestRefused(
         f"The batch is refused and corpus {ref.corpus!r} is unchanged: {tally.n_rejected:,} of "

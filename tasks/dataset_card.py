@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from tasks.languages import UNKNOWN
+
 SIZE_CATEGORIES = (
     (1_000, "n<1K"),
     (10_000, "1K<n<10K"),
@@ -27,53 +29,84 @@ SIZE_CATEGORIES = (
 MAX_SOURCES_SHOWN = 20
 """Sources listed one by one; a release may draw on thousands of files."""
 
+HUB_LICENSES = frozenset(
+    """
+    apache-2.0 mit bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear 0bsd isc zlib unlicense
+    wtfpl artistic-2.0 afl-3.0 bsl-1.0 ecl-2.0 epl-1.0 epl-2.0 eupl-1.1 eupl-1.2 lppl-1.3c
+    ms-pl mpl-2.0 ncsa ofl-1.1 osl-3.0 postgresql gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0
+    lgpl-lr agpl-3.0 cc cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0
+    cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0
+    cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0
+    cdla-permissive-1.0 cdla-permissive-2.0 c-uda etalab-2.0 gfdl odbl odc-by pddl openrail
+    creativeml-openrail-m bigscience-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
+    openrail++ llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 gemma unknown other
+    """.split()  # noqa: SIM905 - a word a line would fill the page
+)
+"""Licences that the hub knows by these words; any other is ``other`` with a ``license_name``."""
+
+LEAST_LANGUAGE_SHARE = 0.01
+"""Share of the sampled rows from which a language is named in the header."""
+
+CONFIGS = {
+    "default": ("data", "the rows, best first"),
+    "attributes": ("attributes", "all about the rows but their texts, by id"),
+}
+"""Name of a configuration of `load_dataset` to the folder of its files, and what they hold."""
+
 _COLUMNS = (
     ("row_id", "id of the row in the corpus; unique"),
     ("text", "the whole row, prompt and completion"),
     ("prompt", "the part of the text that is the prompt; may be empty"),
     ("completion", "the rest of the text"),
-    ("score", "inner product with the mean query signature; higher is a stronger proponent"),
-    ("rank", "1 is the highest score; ties by row id"),
+    ("score", "the value that rows were selected by; a higher one is a stronger proponent"),
+    ("rank", "place in the release, from 1; ties by row id"),
     ("lineage_id", "batch and position in the batch that the row was ingested with"),
     ("source", "file or dataset that the row came from"),
     ("source_line", "line or record in the source, from 1"),
-    ("label", "label given with the row, if any; not used for scoring"),
+    ("label", "label given with the row, if any"),
     ("n_tokens", "length in tokens of the model that scored"),
+)
+
+_FILES = (
+    ("`data/train-*.parquet`", "the rows, in order of rank"),
+    ("`attributes/train-*.parquet`", "scores, calibrated scores and origins, in order of row_id"),
+    ("`dropped.parquet`", "rows that something kept out, with the reason; no texts"),
+    ("`selection.json`", "what each constraint of the selection cost"),
+    ("`statistics.json`", "lengths, sources, labels and languages before and after"),
+    ("`manifest.json`", "checksums of all files, parents, settings"),
+    ("`quality/index.html`", "the checks that the files passed before publication"),
 )
 
 
 def dataset_card(
-    *,
-    name: str,
-    license_name: str,
-    totals: Mapping[str, int],
-    lineage: Mapping[str, Any],
-    sources: Sequence[tuple[str, int]],
+    *, name: str, license_name: str, manifest: Mapping[str, Any], statistics: Mapping[str, Any]
 ) -> str:
     """Return the README.md of a release.
 
     Args:
         name: Name of the release.
         license_name: Licence of the rows, as the user gave it.
-        totals: n_rows, n_tokens and bytes.
-        lineage: The lineage of the release's manifest.
-        sources: Every source and how many of its rows are in the release.
+        manifest: Of the release, but for the list of its files.
+        statistics: Its histograms.
     """
+    lineage = manifest["lineage"]
+    sources = [(source["source"], source["n_released"]) for source in lineage["sources"]]
     sections = [
-        f"---\n{_front_matter(name, license_name, totals)}---\n",
+        f"---\n{_front_matter(name, license_name, statistics)}---\n",
         f"# {markdown_text(name)}\n",
-        _introduction(totals, lineage),
+        _introduction(manifest, statistics),
         "## Columns\n",
         _table(("column", "meaning"), [(f"`{column}`", meaning) for column, meaning in _COLUMNS]),
+        "## Files\n",
+        _table(("file", "what"), _FILES),
         "## Sources\n",
         _source_table(sources),
+        "## Left out\n",
+        _dropped(manifest["n_dropped"]),
         "## Lineage\n",
         "What this release was made from; `manifest.json` has every setting and the checksum of "
         "every file.\n",
         code_block(json.dumps(_ids(lineage), indent=1, ensure_ascii=False), "json"),
-        "## Quality\n",
-        "The rows were read back from the Parquet files and checked before publication; the "
-        "report is `quality/index.html`.\n",
     ]
     return "\n".join(sections)
 
@@ -90,20 +123,60 @@ def _ids(lineage: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _front_matter(name: str, license_name: str, totals: Mapping[str, int]) -> str:
+def _front_matter(name: str, license_name: str, statistics: Mapping[str, Any]) -> str:
+    spoken = spoken_languages(statistics)
+    known = license_name.lower() in HUB_LICENSES
     fields = {
-        "license": license_name,
+        **({"language": spoken} if spoken else {}),
+        "license": license_name.lower() if known else "other",
+        **({} if known else {"license_name": license_name}),
         "pretty_name": name,
-        "size_categories": [size_category(totals["n_rows"])],
+        "size_categories": [size_category(statistics["rows"]["after"])],
         "tags": ["data-attribution", "data-valuation"],
         "configs": [
             {
-                "config_name": "default",
-                "data_files": [{"split": "train", "path": "data/train-*.parquet"}],
+                "config_name": config,
+                **({"default": True} if config == "default" else {}),
+                "data_files": [{"split": "train", "path": f"{folder}/train-*.parquet"}],
             }
+            for config, (folder, _) in CONFIGS.items()
         ],
     }
     return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+
+
+def spoken_languages(statistics: Mapping[str, Any]) -> list[str]:
+    """Return the codes of the languages of the released rows that are no rarities."""
+    found = statistics["language"]
+    least = LEAST_LANGUAGE_SHARE * found["sampled"]["after"]
+    return sorted(
+        entry["value"]
+        for entry in found["values"]
+        if entry["after"] >= max(least, 1) and entry["value"] != UNKNOWN
+    )
+
+
+def _introduction(manifest: Mapping[str, Any], statistics: Mapping[str, Any]) -> str:
+    lineage = manifest["lineage"]
+    query_set = markdown_text(lineage["query_set"]["name"])
+    target = manifest["target_tokens"]
+    tokens = f"{manifest['n_tokens']:,} tokens"
+    if target is not None:
+        tokens += f", {target['n_tokens']:,} of the target tokenizer"
+    return (
+        f"{statistics['rows']['after']:,} training rows ({tokens}, {manifest['bytes']:,} bytes) of "
+        f"{statistics['rows']['before']:,}, selected by their influence on the query set "
+        f"{query_set}: each row is scored by the inner products of its read-out signature with "
+        "the signatures of the queries (RISE, arXiv:2604.16197). The settings below say how "
+        "scores became one value a row and which rows were taken.\n"
+    )
+
+
+def _dropped(counts: Mapping[str, int]) -> str:
+    if not counts:
+        return "Nothing kept a row out that its score would have brought in.\n"
+    lines = [(markdown_text(reason), f"{n_rows:,}") for reason, n_rows in sorted(counts.items())]
+    return _table(("reason", "rows"), lines)
 
 
 def size_category(n_rows: int) -> str:
@@ -112,17 +185,6 @@ def size_category(n_rows: int) -> str:
         if n_rows < limit:
             return word
     return "n>1B"
-
-
-def _introduction(totals: Mapping[str, int], lineage: Mapping[str, Any]) -> str:
-    query_set = markdown_text(lineage["query_set"]["name"])
-    return (
-        f"{totals['n_rows']:,} training rows ({totals['n_tokens']:,} tokens, "
-        f"{totals['bytes']:,} bytes) selected by their influence on the query set "
-        f"{query_set}: each row is scored by the inner product of its read-out signature with "
-        "the mean signature of the queries (RISE, arXiv:2604.16197), and the rows come best "
-        "first.\n"
-    )
 
 
 def _source_table(sources: Sequence[tuple[str, int]]) -> str:

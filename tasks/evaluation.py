@@ -96,9 +96,7 @@ def strongest_rows(
     rows = _corpus_of(scores.root, stored).rows_by_id([item["row_id"] for item in mine])
     cut = asked["prompt_chars"]
     example = ExampleQuery(asked["row_id"], asked["text"][:cut], asked["text"][cut:])
-    return example, [
-        Hit.of(rows[item["row_id"]], rank=item["rank"], score=item["score"]) for item in mine
-    ]
+    return example, [Hit.of(rows[item["row_id"]], item) for item in mine]
 
 
 def _whole_matrix(scores: Scores) -> npt.NDArray[np.float32]:

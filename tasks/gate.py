@@ -39,6 +39,7 @@ class Tally:
 
     n_kept: int = 0
     n_known: int = 0
+    n_taken_down: int = 0
     n_rejected: int = 0
     n_tokens: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
@@ -46,7 +47,7 @@ class Tally:
     @property
     def n_records(self) -> int:
         """Every record that was read."""
-        return self.n_kept + self.n_known + self.n_rejected
+        return self.n_kept + self.n_known + self.n_taken_down + self.n_rejected
 
     @property
     def rejected_share(self) -> float:
@@ -145,6 +146,7 @@ class Gate:
         tally = self.tally
         tally.n_kept += judged.kept.num_rows
         tally.n_known += part.n_known
+        tally.n_taken_down += part.n_taken_down
         tally.n_rejected += judged.rejected.num_rows
         tally.n_tokens += sum(judged.kept.column("n_tokens").to_pylist())
         tally.reasons.update(map(reason_kind, judged.rejected.column("reason").to_pylist()))

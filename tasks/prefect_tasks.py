@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
 from storage.errors import StorageError
-from tasks import corpus, queries, release, scoring, signatures
+from tasks import corpus, queries, release, report, scoring, signatures
 
 RETRIES = 2
 RETRY_SECONDS = [2.0, 10.0]
@@ -48,3 +48,4 @@ commit_index = _stage(signatures.commit_index, "commit index")
 make_query_set = _stage(queries.make_query_set, "sketch queries")
 score_rows = _stage(scoring.score, "score rows")
 publish_release = _stage(release.release, "publish release")
+draw_report = _stage(report.write_report, "draw report")

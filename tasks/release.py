@@ -1,65 +1,58 @@
-"""Releases: the selected rows, joined with their texts, checked, and published whole.
+"""Releases: rows are selected, guarded, written with all that is known of them, and published.
 
-A release is a folder that `datasets.load_dataset` opens. Its id is made of the scores and the
-selection, and its bytes of nothing else: the same inputs give the same files. What may differ
-between two machines, the versions of the libraries, lies in ``environment.json`` and the Data
-Docs in ``quality/``; the manifest lists neither.
+A release is a folder that `datasets.load_dataset` opens. Its id is made of the scores, the
+settings and what the guards look at, and its bytes of nothing else: the same inputs give the same
+files. What may differ between two machines, the versions of the libraries, lies in
+``environment.json`` and the Data Docs in ``quality/``; the manifest lists neither.
 """
 
-import importlib.metadata
-import platform
 import time
-from bisect import bisect_right
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from storage.corpus import Corpus, Row
-from storage.errors import CorruptionError, MismatchError
-from storage.files import short_id, write_json
+from storage.files import write_json
 from storage.layout import QUALITY_FOLDER
 from storage.queries import QuerySet
-from storage.refs import CorpusRef, IndexRef, QuerySetRef, ReleaseRef, ScoresRef
-from storage.releases import (
-    RELEASE_SCHEMA,
-    Release,
-    ReleaseWriter,
-    mark_latest,
-    open_release,
-    release_exists,
-)
+from storage.refs import ReleaseRef, ScoresRef
+from storage.release_pointer import mark_latest
+from storage.release_writer import ReleaseWriter
+from storage.releases import ENVIRONMENT_FILE, REPORT_FILE, open_release, release_exists
 from storage.scores import Scores
-from storage.signatures import SignatureIndex
 from tasks.dataset_card import dataset_card
+from tasks.leakage import leakage_check
+from tasks.privacy import privacy_check
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.quality_config import SHIPPED, QualityConfig
-from tasks.quality_gate import recorded_warnings, suite_facts
+from tasks.quality_gate import GateReport, recorded_warnings, suite_facts
 from tasks.release_config import ReleaseConfig
-from tasks.release_gate import GATE, StagedFile, StagedRelease, check_release
-from tasks.selection import select_rows
-from tasks.suite_files import GateSuite, load_suite
-
-RELEASE_VERSION = 1
-"""Part of every release id; raised when the same inputs would give other files."""
-
-RECORDED_LIBRARIES = (
-    "rise-pipeline",
-    "torch",
-    "transformers",
-    "numpy",
-    "zarr",
-    "dask",
-    "pyarrow",
-    "pandas",
-    "datasets",
-    "great-expectations",
-    "prefect",
+from tasks.release_files import (
+    WrittenRows,
+    write_dropped,
+    write_hits,
+    write_reports,
+    write_rows,
 )
-"""Libraries whose versions are written beside the release."""
+from tasks.release_gate import GATE, Order, ReleaseRefused, StagedRelease, check_release
+from tasks.release_lineage import (
+    environment,
+    open_parents,
+    release_id,
+    release_lineage,
+    release_manifest,
+)
+from tasks.release_rows import ScoredRows
+from tasks.row_checks import RecordingCheck
+from tasks.row_values import row_values
+from tasks.selection import select_rows
+from tasks.selection_problem import TAKEDOWN
+from tasks.selection_rows import StoredRows, candidate_table
+from tasks.suite_files import GateSuite, load_suite
+from tasks.takedown import masked_rows
+from tasks.target_tokenizer import TargetTokenizer, load_target_tokenizer
 
 
 @dataclass(frozen=True)
@@ -72,7 +65,9 @@ class ReleaseReport:
         n_rows: Rows released.
         n_tokens: Their tokens.
         n_bytes: Size of the Parquet files.
+        n_dropped: Rows that something kept out, by reason.
         data_docs: First page of the quality report.
+        page: The HTML report, once `tasks.report.write_report` has drawn it.
         seconds: Wall time of this call.
         already: It was published before; only ``latest`` was pointed to it.
         warnings: What the quality gate found odd, but refused nothing for.
@@ -83,7 +78,9 @@ class ReleaseReport:
     n_rows: int
     n_tokens: int
     n_bytes: int
+    n_dropped: Mapping[str, int]
     data_docs: str
+    page: str
     seconds: float
     already: bool
     warnings: tuple[str, ...] = ()
@@ -111,216 +108,119 @@ def release(
         ReleaseRefused: The staged files failed the gate; nothing was published.
         SuiteError: The suite cannot be used.
         MismatchError: The index was replaced since it was scored.
-        CorruptionError: Something that the release is made from is damaged.
+        CorruptionError: Something that the release is made from, or the release of that id that
+            was published before, is damaged; ``latest`` stays.
     """
     started = time.monotonic()
     opened = Scores.open(scores)
-    ref = ReleaseRef(scores.root, name, _release_id(scores, config))
+    tokenizer = config.target_tokenizer
+    target = None if tokenizer is None else load_target_tokenizer(tokenizer)
+    ref = ReleaseRef(scores.root, name, release_id(opened, config, target=target))
     already = release_exists(ref)
-    if already:
-        mark_latest(ref)
-    else:
-        _publish(ref, opened, config, progress, load_suite(GATE, quality))
+    if not already:
+        plan = _Plan(ref, config, target, load_suite(GATE, quality))
+        _publish(plan, opened, progress)
     published = open_release(ref)
-    _require_sound(published)
+    published.require_sound(deep=False)
+    mark_latest(ref)
     return ReleaseReport(
         ref=ref,
         path=str(published.folder),
         n_rows=published.manifest["n_rows"],
         n_tokens=published.manifest["n_tokens"],
         n_bytes=published.manifest["bytes"],
+        n_dropped=published.manifest["n_dropped"],
         data_docs=str(published.folder / QUALITY_FOLDER / "index.html"),
+        page=str(published.folder / REPORT_FILE),
         seconds=time.monotonic() - started,
         already=already,
         warnings=recorded_warnings(published.folder / QUALITY_FOLDER),
     )
 
 
-def _release_id(scores: ScoresRef, config: ReleaseConfig) -> str:
-    return short_id(
-        {
-            "version": RELEASE_VERSION,
-            "scores_id": scores.scores_id,
-            "config": config.model_dump(mode="json"),
-        }
-    )
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be published under which id, and what it must satisfy."""
+
+    ref: ReleaseRef
+    config: ReleaseConfig
+    target: TargetTokenizer | None
+    suite: GateSuite
+
+    @property
+    def order(self) -> Order:
+        """How scores follow each other by rank."""
+        return "falling" if self.config.prefer == "highest" else "rising"
 
 
-def _require_sound(published: Release) -> None:
-    problems = published.verify(deep=False)
-    if problems:
-        raise CorruptionError(
-            " ".join([*problems, f"Delete {published.folder} and release again."])
+def _publish(plan: _Plan, scores: Scores, progress: Progress) -> None:
+    config = plan.config
+    corpus, index, query_set = open_parents(scores)
+    rows = ScoredRows(corpus, scores.manifest["batches"])
+    candidates = _candidates(scores, query_set, rows, config)
+    found = [leakage_check(config.leakage, query_set, index), privacy_check(config.privacy)]
+    checks: list[RecordingCheck] = [check for check in found if check is not None]
+    selection = select_rows(candidates, config, StoredRows(scores), checks)
+    with ReleaseWriter(plan.ref, jsonl="jsonl" in config.formats) as writer:
+        written = write_rows(
+            writer,
+            selection.selected,
+            rows,
+            rows_per_shard=config.rows_per_shard,
+            target=plan.target,
+            progress=progress,
         )
-
-
-# ------------------------------------------------------------------------------------- rows
-
-
-@dataclass
-class _Tally:
-    """What the rows written so far add up to."""
-
-    n_tokens: int = 0
-    sources: Counter[str] = field(default_factory=Counter)
-    batches: Counter[str] = field(default_factory=Counter)
-
-
-class _Batches:
-    """The batches that were scored, laid end to end as the index has them."""
-
-    def __init__(self, corpus: Corpus, batch_ids: Sequence[str]) -> None:
-        self._corpus = corpus
-        self._ids = list(batch_ids)
-        sizes = [int(corpus.manifest(batch_id)["n_rows"]) for batch_id in self._ids]
-        self._starts = [0, *accumulate(sizes)]
-
-    def locate(self, position: int) -> tuple[str, int]:
-        """Return the batch of a row of the index and the row's position in the batch."""
-        batch = bisect_right(self._starts, position) - 1
-        return self._ids[batch], position - self._starts[batch]
-
-    def row_ids(self) -> Iterator[tuple[str, pa.ChunkedArray]]:
-        """Yield every batch with its row ids in order."""
-        for batch_id in self._ids:
-            yield batch_id, self._corpus.row_ids([batch_id]).column("row_id")
-
-
-def _publish(
-    ref: ReleaseRef, scores: Scores, config: ReleaseConfig, progress: Progress, suite: GateSuite
-) -> None:
-    corpus = Corpus(CorpusRef(ref.root, scores.manifest["corpus"]))
-    batches = _Batches(corpus, scores.manifest["batches"])
-    selected = select_rows(scores.values(), config.select)
-    tally = _Tally()
-    progress.start(total=len(selected), unit="rows")
-    with ReleaseWriter(ref) as writer:
-        files = []
-        for start in range(0, len(selected), config.rows_per_shard):
-            part = selected.slice(start, config.rows_per_shard)
-            path = writer.add(_join(part, corpus, batches, tally))
-            files.append(StagedFile(path, len(part)))
-            progress.advance(len(part))
-        staged = StagedRelease(ref.name, files, tally.n_tokens)
-        docs = writer.staging / QUALITY_FOLDER
-        gate = check_release(staged, batches=batches.row_ids(), docs=docs, suite=suite)
-        environment = {**_environment(), "quality": suite_facts(suite, gate)}
-        write_json(writer.staging / "environment.json", environment)
-        manifest = _manifest(staged, _lineage(ref, scores, config, corpus, tally))
-        writer.commit(manifest, card=_card(ref, config, manifest))
-
-
-def _join(selected: pa.Table, corpus: Corpus, batches: _Batches, tally: _Tally) -> pa.Table:
-    """Return the selected rows with texts and origins (RELEASE_SCHEMA), in their order."""
-    rows = corpus.rows_by_id(selected.column("row_id").to_pylist())
-    lines = [
-        _release_line(rows[line["row_id"]], line, *batches.locate(line["position"]))
-        for line in selected.to_pylist()
-    ]
-    tally.n_tokens += sum(line["n_tokens"] for line in lines)
-    tally.sources.update(line["source"] for line in lines)
-    tally.batches.update(line["lineage_id"].partition(":")[0] for line in lines)
-    return pa.Table.from_pylist(lines, schema=RELEASE_SCHEMA)
-
-
-def _release_line(
-    row: Row, selected: Mapping[str, Any], batch_id: str, position: int
-) -> dict[str, Any]:
-    return {
-        "row_id": row.row_id,
-        "text": row.text,
-        "prompt": row.text[: row.prompt_chars],
-        "completion": row.text[row.prompt_chars :],
-        "score": selected["score"],
-        "rank": selected["rank"],
-        "lineage_id": f"{batch_id}:{position}",
-        "source": row.source,
-        "source_line": row.source_line,
-        "label": row.label,
-        "n_tokens": row.n_tokens,
-    }
-
-
-# --------------------------------------------------------------------------------- manifest
-
-
-def _manifest(staged: StagedRelease, lineage: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "scores_id": lineage["scores"]["id"],
-        "n_tokens": staged.n_tokens,
-        "bytes": sum(file.path.stat().st_size for file in staged.files),
-        "lineage": dict(lineage),
-    }
-
-
-def _lineage(
-    ref: ReleaseRef, scores: Scores, config: ReleaseConfig, corpus: Corpus, tally: _Tally
-) -> dict[str, Any]:
-    """Return every station between the sources and this release, with ids and settings."""
-    manifest = scores.manifest
-    index = SignatureIndex.open(IndexRef(ref.root, manifest["index"]))
-    if index.index_id != manifest["index_id"]:
-        raise MismatchError(
-            f"index {manifest['index']!r} was replaced since it was scored",
-            [("index_id", manifest["index_id"], index.index_id)],
-            "Score the new index and release those scores.",
+        gate = _check(plan, writer, written, rows)
+        dropped = write_dropped(writer, selection.dropped, rows)
+        guards = write_hits(writer, checks, written.attributes, dropped)
+        statistics = write_reports(writer, selection, candidates, rows, written)
+        manifest = release_manifest(
+            shape=written.shape,
+            target=_target_tokens(plan.target, written.attributes),
+            dropped=dropped,
+            guards=guards,
+            lineage=release_lineage(plan.ref, scores, config, written.attributes),
         )
-    queries = QuerySetRef(ref.root, manifest["query_set"], manifest["query_set_version"])
-    return {
-        "sources": [
-            {"source": source, "n_released": n_rows}
-            for source, n_rows in sorted(tally.sources.items())
-        ],
-        "corpus": corpus.ref.corpus,
-        "batches": [
-            {"id": batch_id, "n_released": tally.batches[batch_id], **_origin(corpus, batch_id)}
-            for batch_id in manifest["batches"]
-        ],
-        "index": {"name": manifest["index"], "id": index.index_id, "identity": index.identity},
-        "model": index.identity["space"],
-        "query_set": {
-            "name": queries.name,
-            "version": queries.version,
-            "manifest": _without_files(QuerySet.open(queries).manifest),
-        },
-        "scores": {"id": scores.ref.scores_id, "identity": manifest["identity"]},
-        "release": {
-            "name": ref.name,
-            "id": ref.release_id,
-            "config": config.model_dump(mode="json"),
-        },
-    }
+        versions = {**environment(), "quality": suite_facts(plan.suite, gate)}
+        write_json(writer.staging / ENVIRONMENT_FILE, versions)
+        card = dataset_card(
+            name=plan.ref.name,
+            license_name=config.license,
+            manifest=manifest,
+            statistics=statistics,
+        )
+        writer.commit(manifest, card)
 
 
-def _origin(corpus: Corpus, batch_id: str) -> dict[str, Any]:
-    return {"manifest": _without_files(corpus.manifest(batch_id))}
+def _candidates(
+    scores: Scores, query_set: QuerySet, rows: ScoredRows, config: ReleaseConfig
+) -> pa.Table:
+    """Return one line a row of the index, as the selection wants them."""
+    table = candidate_table(scores, row_values(scores, query_set, config))
+    rows.require_rows_of(table)
+    taken_down = np.zeros(len(rows), bool)
+    taken_down[masked_rows(rows.corpus.ref, rows.batches)] = True
+    return table.append_column(TAKEDOWN, pa.array(taken_down))
 
 
-def _without_files(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in manifest.items() if key != "files"}
+def _check(
+    plan: _Plan, writer: ReleaseWriter, written: WrittenRows, rows: ScoredRows
+) -> GateReport:
+    """Hold the staged files against the gate; a refusal keeps its Data Docs."""
+    docs = writer.staging / QUALITY_FOLDER
+    n_tokens = written.shape["n_tokens"]
+    staged = StagedRelease(plan.ref.name, written.files, n_tokens, plan.order)
+    try:
+        return check_release(staged, batches=rows.row_ids(), docs=docs, suite=plan.suite)
+    except ReleaseRefused as error:
+        if not docs.is_dir():  # the columns are wrong, so there was nothing to check
+            raise
+        page = writer.refuse() / "index.html"
+        raise ReleaseRefused(f"{error}\nThe report of the refusal: {page}") from error
 
 
-def _card(ref: ReleaseRef, config: ReleaseConfig, manifest: Mapping[str, Any]) -> str:
-    lineage = manifest["lineage"]
-    return dataset_card(
-        name=ref.name,
-        license_name=config.license,
-        totals={
-            "n_rows": sum(source["n_released"] for source in lineage["sources"]),
-            "n_tokens": manifest["n_tokens"],
-            "bytes": manifest["bytes"],
-        },
-        lineage=lineage,
-        sources=[(source["source"], source["n_released"]) for source in lineage["sources"]],
-    )
-
-
-def _environment() -> dict[str, Any]:
-    """Return the versions of what ran; kept out of what is hashed and compared."""
-    versions: dict[str, str | None] = {}
-    for library in RECORDED_LIBRARIES:
-        try:
-            versions[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            versions[library] = None
-    return {"python": platform.python_version(), "libraries": versions}
+def _target_tokens(target: TargetTokenizer | None, attributes: pa.Table) -> dict[str, Any] | None:
+    if target is None:
+        return None
+    counts = attributes.column("target_tokens").to_numpy()
+    return {"tokenizer": target.name, "sha256": target.sha256, "n_tokens": int(counts.sum())}

@@ -141,6 +141,14 @@ class LeakageConfig(StageConfig):
 
     action: Literal["remove", "report", "off"] = Field("report", title="Action")
     ngram: int = Field(13, ge=1, title="Words of an n-gram")
+    common_share: float = Field(
+        0.5,
+        gt=0.0,
+        le=1.0,
+        title="Share of a set that makes an n-gram common",
+        description="N-grams in more of a set's texts (and in more than 10) are its form, such as "
+        "a system prompt, and not looked for. 1: none is.",
+    )
     evaluation_sets: dict[Name, Names] = Field(
         {}, title="Evaluation sets", description="Name to files or globs, read as queries are."
     )
@@ -152,6 +160,13 @@ class PrivacyConfig(StageConfig):
     action: Literal["remove", "report", "off"] = Field("report", title="Action")
     kinds: tuple[Literal["email", "phone", "secret"], ...] = Field(
         ("email", "phone", "secret"), strict=False, title="Kinds", min_length=1
+    )
+    phone_regions: tuple[Annotated[str, Field(pattern=r"^[A-Z]{2}$")], ...] = Field(
+        ("US",),
+        strict=False,
+        title="Phone regions",
+        description="Countries whose national way of writing numbers is known, as two letters; "
+        "numbers that begin with + and the country are always found.",
     )
 
 
@@ -197,6 +212,11 @@ class ReleaseConfig(StageConfig):
         "unknown", title="Licence of the rows", description="For the dataset card."
     )
     report: ReportConfig = Field(ReportConfig(), title="Report")
+
+    @property
+    def needs_matrix(self) -> bool:
+        """Whether the scores of the single queries are needed, not only their mean."""
+        return not isinstance(self.aggregate, MeanOfQueries)
 
     @property
     def identity(self) -> Mapping[str, object]:

@@ -15,25 +15,27 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rise_ops.scoring import split_keys
 from storage.corpus import Corpus, Row
 from storage.errors import CorruptionError, MismatchError
 from storage.files import short_id
 from storage.layout import QUALITY_FOLDER, scores_folder
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ScoresRef
-from storage.scores import Scores, ScoresWriter
+from storage.scores import NULL_SCHEMA, Scores, ScoresWriter
 from storage.signatures import SignatureIndex, flat_differences
 from tasks.codes import index_panel
 from tasks.config import RuntimeConfig, ScoreConfig
+from tasks.null_rows import CALIBRATED
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.quality_config import SHIPPED, QualityConfig
 from tasks.quality_gate import recorded_warnings
+from tasks.score_tables import calibrated_rows, count_able, random_scores, ranked_rows
 from tasks.scores_gate import judge_scores, refusal
 from tasks.scoring_graph import Search, predicted_bytes, search
-from tasks.selection import row_id_ranks
+from tasks.selection_problem import row_id_ranks
+from tasks.takedown import LivingRows, living_rows
 
-SCORES_VERSION = 1
+SCORES_VERSION = 2
 """Part of every scores id; raised when the same inputs would give other scores."""
 
 
@@ -68,7 +70,11 @@ class ScoreReport:
 
 @dataclass(frozen=True)
 class Hit:
-    """A row that a query is attributed to; rank 1 is the strongest proponent."""
+    """A row that a query is attributed to; rank 1 is the strongest proponent.
+
+    Percentile, z and false discovery place the score among those of random rows (METHOD.md, "What a
+    score means"); None in scores from before there were any.
+    """
 
     row_id: str
     score: float
@@ -76,17 +82,21 @@ class Hit:
     text: str
     source: str
     source_line: int
+    percentile: float | None = None
+    z: float | None = None
+    false_discovery: float | None = None
 
     @classmethod
-    def of(cls, row: Row, *, rank: int, score: float) -> "Hit":
-        """Return a corpus row as a hit."""
+    def of(cls, row: Row, line: Mapping[str, Any]) -> "Hit":
+        """Return a corpus row as a hit, given its line of the top rows (TOP_ROWS_SCHEMA)."""
         return cls(
             row_id=row.row_id,
-            score=score,
-            rank=rank,
+            score=line["score"],
+            rank=line["rank"],
             text=row.text,
             source=row.source,
             source_line=row.source_line,
+            **{name: line[name] for name in CALIBRATED},
         )
 
 
@@ -121,13 +131,15 @@ def score(
     opened = SignatureIndex.open(index)
     query_set = QuerySet.open(queries)
     _check_same_space(opened, query_set)
-    n_empty = _check_top_k(opened, config.top_k)
-    identity = _identity(opened, queries, config)
+    living = living_rows(_corpus_ref(opened), opened.batches)
+    n_empty = _check_top_k(opened, config.top_k, living.mask)
+    identity = _identity(opened, queries, config, living)
     ref = ScoresRef(index.root, short_id(identity))
     already = Scores.exists(index.root, ref.scores_id)
     if not already:
         with ScoresWriter(ref) as writer:
-            tables = _score_tables(opened, query_set, config, runtime, progress, writer)
+            target = _Target(opened, living.mask)
+            tables = _score_tables(target, query_set, config, runtime, progress, writer)
             gate = judge_scores(
                 tables,
                 index=index.index,
@@ -181,12 +193,15 @@ def attribute(
     """
     opened = SignatureIndex.open(index)
     panel = index_panel(opened, signatures)
-    _check_top_k(opened, top_k)
+    living = living_rows(_corpus_ref(opened), opened.batches).mask
+    _check_top_k(opened, top_k, living)
     row_ids = _row_ids(opened)
     ranks = row_id_ranks(row_ids)
-    found = search(Search(_anywhere(index), top_k), panel, ranks, runtime, progress)
+    found = search(Search(_anywhere(index), top_k), panel, ranks, runtime, progress, living)
     names = [str(number) for number in range(panel.n_queries)]
-    return _hits(opened, _top_rows(found.keys, ranks, row_ids, names), names)
+    nulls, _ = random_scores(opened, panel, living)
+    top_rows = ranked_rows(found.keys, ranks, row_ids, names)
+    return _hits(opened, calibrated_rows(top_rows, nulls, n_rows=count_able(found, living)), names)
 
 
 # ------------------------------------------------------------------------------------ checks
@@ -203,14 +218,17 @@ def _check_same_space(index: SignatureIndex, query_set: QuerySet) -> None:
         )
 
 
-def _check_top_k(index: SignatureIndex, top_k: int) -> int:
+def _check_top_k(index: SignatureIndex, top_k: int, living: NDArray[np.bool_] | None) -> int:
     """Return the number of empty rows, if ``top_k`` of the others can be found."""
-    n_empty = int(np.count_nonzero(index.n_positions() == 0))
-    n_eligible = index.n_rows - n_empty
+    empty = index.n_positions() == 0
+    n_dead = 0 if living is None else int(np.count_nonzero(~living & ~empty))
+    n_empty = int(np.count_nonzero(empty))
+    n_eligible = index.n_rows - n_empty - n_dead
     if not 1 <= top_k <= n_eligible:
+        gone = f", {n_dead} of them taken down" if n_dead else ""
         raise ValueError(
             f"top_k is {top_k} but index {index.ref.index!r} has {n_eligible} rows with "
-            f"positions ({index.n_rows} in all); choose top_k between 1 and {n_eligible}."
+            f"positions ({index.n_rows} in all{gone}); choose top_k between 1 and {n_eligible}."
         )
     return n_empty
 
@@ -226,7 +244,11 @@ def _row_ids(index: SignatureIndex) -> pa.ChunkedArray:
 
 
 def _corpus(index: SignatureIndex) -> Corpus:
-    return Corpus(CorpusRef(index.ref.root, index.identity["corpus"]))
+    return Corpus(_corpus_ref(index))
+
+
+def _corpus_ref(index: SignatureIndex) -> CorpusRef:
+    return CorpusRef(index.ref.root, index.identity["corpus"])
 
 
 def _anywhere(index: IndexRef) -> IndexRef:
@@ -237,7 +259,9 @@ def _anywhere(index: IndexRef) -> IndexRef:
 # ---------------------------------------------------------------------------------- identity
 
 
-def _identity(index: SignatureIndex, queries: QuerySetRef, config: ScoreConfig) -> dict[str, Any]:
+def _identity(
+    index: SignatureIndex, queries: QuerySetRef, config: ScoreConfig, living: LivingRows
+) -> dict[str, Any]:
     return {
         "version": SCORES_VERSION,
         # by name as well: equal settings give equal ids, but lineage must lead to the one asked for
@@ -247,6 +271,7 @@ def _identity(index: SignatureIndex, queries: QuerySetRef, config: ScoreConfig) 
         "query_set": queries.name,
         "query_set_version": queries.version,
         "config": config.model_dump(mode="json"),
+        **({} if living.digest is None else {"tombstones": living.digest}),
     }
 
 
@@ -273,15 +298,24 @@ def _manifest(
 # ------------------------------------------------------------------------------------ tables
 
 
+@dataclass(frozen=True)
+class _Target:
+    """An index and which of its rows may be among the best; None: all that have positions."""
+
+    index: SignatureIndex
+    living: NDArray[np.bool_] | None
+
+
 def _score_tables(
-    index: SignatureIndex,
+    target: _Target,
     query_set: QuerySet,
     config: ScoreConfig,
     runtime: RuntimeConfig,
     progress: Progress,
     writer: ScoresWriter,
 ) -> dict[str, pa.Table]:
-    """Search the index; return the tables ``values`` and ``top_rows``, write the matrix."""
+    """Search the index; return values, top and bottom rows as tables, write the matrix."""
+    index = target.index
     panel = index_panel(index, query_set.signatures())
     matrix = None
     if config.full_matrix:
@@ -290,42 +324,31 @@ def _score_tables(
         )
     row_ids = _row_ids(index)
     ranks = row_id_ranks(row_ids)
-    plan = Search(_anywhere(index.ref), config.top_k, matrix)
-    found = search(plan, panel, ranks, runtime, progress)
+    plan = Search(_anywhere(index.ref), config.top_k, matrix, opponents=True)
+    found = search(plan, panel, ranks, runtime, progress, target.living)
     values = {"row_id": row_ids, "value": found.values, "n_positions": found.n_positions}
     query_ids = query_set.queries().column("row_id").to_pylist()
+    proponents, opponents = np.split(found.keys, 2)
+    bottom_rows = ranked_rows(opponents, ranks, row_ids, query_ids)
+    negated = bottom_rows.column("score").to_numpy()
+    nulls, positions = random_scores(index, panel, target.living)
+    top_rows = ranked_rows(proponents, ranks, row_ids, query_ids)
     return {
         "values": pa.table(values),
-        "top_rows": _top_rows(found.keys, ranks, row_ids, query_ids),
+        "top_rows": calibrated_rows(top_rows, nulls, n_rows=count_able(found, target.living)),
+        "bottom_rows": bottom_rows.set_column(3, "score", pa.array(-negated)),
+        "null_scores": pa.table(
+            {
+                "row_id": row_ids.take(positions),
+                "scores": pa.array(list(np.ascontiguousarray(nulls.T)), pa.list_(pa.float32())),
+            }
+        ).cast(NULL_SCHEMA),
     }
-
-
-def _top_rows(
-    keys: NDArray[np.uint64],
-    ranks: NDArray[np.uint32],
-    row_ids: pa.ChunkedArray,
-    query_ids: Sequence[str],
-) -> pa.Table:
-    """Return one line a query and rank: query_id, rank (from 1), row_id, score."""
-    row_id_places, scores = split_keys(keys)
-    n_queries, top_k = keys.shape
-    position_at = np.empty(len(ranks), np.int64)
-    position_at[ranks] = np.arange(len(ranks))
-    query_of = np.repeat(np.arange(n_queries), top_k)
-    return pa.table(
-        {
-            "query_id": pa.array(query_ids, pa.string()).take(query_of),
-            "rank": np.tile(np.arange(1, top_k + 1, dtype=np.int32), n_queries),
-            "row_id": row_ids.take(position_at[row_id_places.ravel()]),
-            "score": scores.ravel(),
-        }
-    )
 
 
 def _hits(index: SignatureIndex, top_rows: pa.Table, names: Sequence[str]) -> list[list[Hit]]:
     rows = _corpus(index).rows_by_id(top_rows.column("row_id").unique().to_pylist())
     hits: dict[str, list[Hit]] = {name: [] for name in names}
     for line in top_rows.to_pylist():
-        hit = Hit.of(rows[line["row_id"]], rank=line["rank"], score=line["score"])
-        hits[line["query_id"]].append(hit)
+        hits[line["query_id"]].append(Hit.of(rows[line["row_id"]], line))
     return list(hits.values())

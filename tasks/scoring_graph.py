@@ -54,11 +54,26 @@ class Search:
         index: The index; each task opens it for itself.
         top_k: Rows kept a query.
         matrix: Receives all scores, block by block, or None.
+        opponents: Keep the ``top_k`` rows of lowest score too.
     """
 
     index: IndexRef
     top_k: int
     matrix: StagedMatrix | None = None
+    opponents: bool = False
+
+
+@dataclass(frozen=True)
+class BlockRows:
+    """The rows of a block that are searched.
+
+    Attributes:
+        ranks: uint32 [n_rows], each row's rank among all row ids.
+        eligible: bool [n_rows], rows that may be among the best; None: all of them.
+    """
+
+    ranks: NDArray[np.uint32]
+    eligible: NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True)
@@ -71,7 +86,10 @@ class BlockValues:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Merged top keys, uint64 [n_queries, top_k]; values and positions in corpus order."""
+    """Merged top keys, uint64 [n_queries, top_k]; values and positions in corpus order.
+
+    With opponents, keys of the negated scores follow: uint64 [2 n_queries, top_k].
+    """
 
     keys: NDArray[np.uint64]
     values: NDArray[np.float32]
@@ -84,6 +102,7 @@ def search(
     ranks: NDArray[np.uint32],
     runtime: RuntimeConfig,
     progress: Progress,
+    eligible: NDArray[np.bool_] | None = None,
 ) -> SearchResult:
     """Run ``plan`` over the rows that have a rank, with the scheduler that ``runtime`` names.
 
@@ -95,6 +114,8 @@ def search(
         ranks: uint32 [n_rows], each row's rank among the row ids.
         runtime: Scheduler and number of workers.
         progress: Receives one step a block.
+        eligible: bool [n_rows], rows that may be among the best. Others still get a value, and
+            rows without positions never are. None: all rows.
 
     Raises:
         CorruptionError: A block is missing, damaged or not finite; names the block.
@@ -102,7 +123,10 @@ def search(
     """
     index = SignatureIndex.open(plan.index)
     bounds = block_bounds(len(ranks), index.block_rows)
-    slices = [ranks[start:stop] for start, stop in bounds]
+    slices = [
+        BlockRows(ranks[start:stop], None if eligible is None else eligible[start:stop])
+        for start, stop in bounds
+    ]
     # made once, not in every task: queries in integers, where rows are
     queries = panel if index.code == PLAIN_CODE else integer_panel(panel)
     progress.start(total=len(bounds), unit="blocks")
@@ -143,14 +167,15 @@ def worker_count(runtime: RuntimeConfig) -> int:
 
 
 def score_block(
-    plan: Search, queries: QueryPanel | IntegerPanel, block: int, ranks: NDArray[np.uint32]
+    plan: Search, queries: QueryPanel | IntegerPanel, block: int, rows: BlockRows
 ) -> tuple[NDArray[np.uint64], BlockValues]:
     """Score one block: the task of the graph, run wherever the scheduler puts it."""
     index = SignatureIndex.open(plan.index)
     # rows behind those that have a rank were committed meanwhile
-    signatures, n_positions = (part[: len(ranks)] for part in index.read_block(block))
+    n_rows = len(rows.ranks)
+    signatures, n_positions = (part[:n_rows] for part in index.read_block(block))
     scales = index.read_scales(block)
-    codes = RowCodes(signatures, None if scales is None else scales[: len(ranks)])
+    codes = RowCodes(signatures, None if scales is None else scales[:n_rows])
     _limit_blas_for_good()
     # OpenMP, which the integer product uses, keeps a limit for every thread that calls it
     with _openmp_pools().limit(limits=1):
@@ -158,7 +183,12 @@ def score_block(
     if plan.matrix is not None:
         plan.matrix.write_block(block, np.ascontiguousarray(scores[:-1].T))
     eligible = n_positions > 0
-    keys = top_keys(scores[:-1], ranks, eligible, top_k=plan.top_k)
+    if rows.eligible is not None:
+        eligible = eligible & rows.eligible
+    keys = top_keys(scores[:-1], rows.ranks, eligible, top_k=plan.top_k)
+    if plan.opponents:
+        lowest = top_keys(-scores[:-1], rows.ranks, eligible, top_k=plan.top_k)
+        keys = np.concatenate([keys, lowest])
     return keys, BlockValues(scores[-1].copy(), n_positions)
 
 
@@ -187,8 +217,8 @@ def _graph(plan: Search, queries: Any, slices: Sequence[Any]) -> tuple[Any, list
     run = uuid.uuid4().hex
     task = delayed(score_block, nout=2, pure=False)
     results = [
-        task(plan, queries, block, ranks, dask_key_name=f"score_block-{run}-{block}")
-        for block, ranks in enumerate(slices)
+        task(plan, queries, block, rows, dask_key_name=f"score_block-{run}-{block}")
+        for block, rows in enumerate(slices)
     ]
     merge = delayed(merge_keys, pure=False)
     level = [keys for keys, _ in results]
@@ -201,7 +231,7 @@ def _graph(plan: Search, queries: Any, slices: Sequence[Any]) -> tuple[Any, list
 def _on_threads(
     plan: Search,
     queries: QueryPanel | IntegerPanel,
-    slices: Sequence[NDArray[np.uint32]],
+    slices: Sequence[BlockRows],
     runtime: RuntimeConfig,
     progress: Progress,
 ) -> tuple[NDArray[np.uint64], list[BlockValues]]:
@@ -229,7 +259,7 @@ def _on_cluster(
     client: "Client",
     plan: Search,
     queries: QueryPanel | IntegerPanel,
-    slices: Sequence[NDArray[np.uint32]],
+    slices: Sequence[BlockRows],
     progress: Progress,
 ) -> tuple[NDArray[np.uint64], list[BlockValues]]:
     from distributed import as_completed

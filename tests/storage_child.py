@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import store_samples
@@ -18,6 +19,7 @@ from storage.catalog import open_store
 from storage.corpus import BatchWriter
 from storage.refs import CorpusRef, IndexRef
 from storage.signatures import SignatureIndex
+from tasks import takedown
 
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.link"}
 
@@ -52,6 +54,15 @@ def add_release(root: str) -> None:
     store_samples.add_release(root, "r2", n_rows=3)
 
 
+def take_down(root: str) -> None:
+    takedown.take_down(
+        CorpusRef(root, "main"),
+        row_ids=["row-000001", "row-000004"],
+        reason="asked for",
+        now=datetime(2026, 1, 2, tzinfo=UTC),
+    )
+
+
 def create_store(root: str) -> None:
     open_store(root, create=True)
 
@@ -66,6 +77,7 @@ ACTIONS = {
         add_query_set,
         add_scores,
         add_release,
+        take_down,
         create_store,
     )
 }

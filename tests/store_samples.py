@@ -9,7 +9,8 @@ import pyarrow as pa
 from storage.corpus import BatchWriter, Corpus
 from storage.queries import QuerySet
 from storage.refs import BatchRef, CorpusRef, IndexRef, QuerySetRef, ReleaseRef, ScoresRef
-from storage.releases import RELEASE_SCHEMA, ReleaseWriter
+from storage.release_writer import ReleaseWriter
+from storage.releases import RELEASE_SCHEMA
 from storage.rows import REJECTED_SCHEMA, ROW_SCHEMA
 from storage.scores import TOP_ROWS_SCHEMA, VALUES_SCHEMA, Scores
 from storage.signatures import SignatureIndex
@@ -158,7 +159,7 @@ def add_release(root: str, release_id: str = "r1", *, n_rows: int = 5) -> Releas
 
 
 def tree_bytes(folder: Path) -> dict[str, bytes]:
-    """Every file and link of a tree, for comparison; lock files hold nothing.
+    """Every file and link of a tree, for comparison; locks hold nothing, the log of moves times.
 
     An index's quality report has times in it, and its verdict knows the run before.
     """
@@ -167,6 +168,8 @@ def tree_bytes(folder: Path) -> dict[str, bytes]:
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
             found[name] = f"-> {path.readlink()}".encode()
-        elif path.is_file() and path.name != ".lock" and not name.startswith("quality"):
+        elif path.name in (".lock", "moves.jsonl") or name.startswith("quality"):
+            continue
+        elif path.is_file():
             found[name] = path.read_bytes()
     return found

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import _run_flow
+from flows.cli_settings import run_flow
 from flows.demo import run_demo
 from storage.refs import ScoresRef
 from tasks.catalog import list_store, verify_store
@@ -20,7 +20,7 @@ def test_the_demo_finds_what_was_planted(
     smollm2: Path,
 ) -> None:
     monkeypatch.setenv("RISE_HOME", str(smollm2.parents[1]))
-    run_demo(tmp_path, n_docstrings=60, run_flow=_run_flow)
+    run_demo(tmp_path, n_docstrings=60, run_flow=run_flow)
     shown = capsys.readouterr().out
     store = str(tmp_path / "store")
     assert verify_store(store) == []

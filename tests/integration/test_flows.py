@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from pipeline_samples import pipeline_settings, write_rows
 from prefect.client.orchestration import get_client
@@ -128,6 +129,23 @@ def test_each_stage_leaves_its_story_in_prefect(settings: dict[str, Any]) -> Non
         assert {f"{stage}-report", f"{stage}-facts"} <= keys
     assert len(runs) == 1
     assert all(item.state.is_completed() for item in runs)
+
+
+def test_a_run_makes_several_releases_of_one_scoring(settings: dict[str, Any]) -> None:
+    also = {
+        "worst": {"select": {"kind": "top_k", "top_k": 3}, "prefer": "lowest"},
+        "half": {"select": {"kind": "share", "share": 0.5}, "aggregate": {"kind": "max"}},
+    }
+    report = run(merged(settings, {"also": also}))
+    assert {name: one.n_rows for name, one in report.also.items()} == {"worst": 3, "half": 15}
+    assert {one.ref.name for one in report.also.values()} == {"worst", "half"}
+    worst = pq.read_table(Path(report.also["worst"].path) / "data")["score"].to_pylist()
+    assert worst == sorted(worst)
+    for one in (report.release, *report.also.values()):
+        assert "<html" in Path(one.page).read_text()
+    # the greatest score of a row's queries needs the score matrix, which was not asked for
+    assert list((Path(settings["store"]) / "scores").glob("*/matrix.zarr"))
+    assert verify_store(settings["store"]) == []
 
 
 def test_warnings_of_the_gates_are_in_prefect_and_a_broken_suite_stops_the_run_at_once(

@@ -18,9 +18,12 @@ from storage.corpus import Corpus
 from storage.errors import CorruptionError, MismatchError
 from storage.files import digest
 from storage.refs import CorpusRef, ReleaseRef, ScoresRef
-from storage.releases import RELEASE_SCHEMA, ReleaseWriter, latest, open_release
+from storage.release_pointer import latest
+from storage.release_writer import ReleaseWriter
+from storage.releases import RELEASE_SCHEMA, all_releases, open_release
 from storage.rows import write_table
 from storage.scores import Scores
+from tasks.catalog import list_store
 from tasks.config import RuntimeConfig, ScoreConfig
 from tasks.release import release
 from tasks.release_config import ReleaseConfig, Threshold, TopK
@@ -314,12 +317,19 @@ def test_a_failing_gate_publishes_nothing_and_leaves_latest(scored):
     _, scores = scored
     before = release(scores, "gated", ReleaseConfig(select=TopK(top_k=3)))
     faulty = rewritten_scores(scores, "with-nan", with_nan)
-    with pytest.raises(ReleaseRefused, match="not a number"):
+    with pytest.raises(ReleaseRefused, match="not a number") as refusal:
         release(faulty, "gated", ReleaseConfig(select=TopK(top_k=68)))
     assert latest(scores.root, "gated") == before.ref
-    assert sorted(path.name for path in Path(before.path).parent.iterdir()) == sorted(
-        [before.ref.release_id, "latest"]
-    )
+    named = [ref for ref in all_releases(scores.root) if ref.name == "gated"]
+    assert named == [before.ref]
+    # the Data Docs of the refusal are kept, and the message says where
+    (page,) = Path(scores.root).glob("releases/gated/refused/*/quality/index.html")
+    assert str(page) in str(refusal.value)
+    assert not json.loads((page.parent / "validation.json").read_text())["success"]
+    assert [path.name for path in page.parents[1].iterdir()] == ["quality"]
+    assert "problem" not in str(list_store(scores.root))
+    with pytest.raises(ReleaseRefused):  # refused again: the report is replaced
+        release(faulty, "gated", ReleaseConfig(select=TopK(top_k=68)))
 
 
 def test_an_index_that_was_replaced_is_noticed(scored):
@@ -336,6 +346,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[4:]
 from storage.refs import ScoresRef
+from tasks.release_config import ReleaseConfig, TopK
 from tasks.release import release
 from tasks.release_config import ReleaseConfig, TopK
 
@@ -367,7 +378,7 @@ def test_a_killed_release_leaves_nothing_half_published(scored, lines, wait):
         said = child.stdout.read()
     folder = Path(old.path).parent
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    new = names - {"latest", old.ref.release_id}
+    new = names - {"latest", "moves.jsonl", old.ref.release_id}
     if not new:
         assert "published" not in said
         assert latest(scores.root, name) == old.ref

@@ -34,7 +34,8 @@ from storage.errors import (
 )
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef
-from storage.releases import latest, open_release
+from storage.release_pointer import latest
+from storage.releases import open_release
 from storage.scores import Scores
 from storage.signatures import SignatureIndex
 

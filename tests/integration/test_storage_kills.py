@@ -30,8 +30,10 @@ from storage.corpus import Corpus
 from storage.errors import IncompleteError, NotFoundError
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef
-from storage.releases import latest, open_release
+from storage.release_pointer import latest
+from storage.releases import open_release
 from storage.signatures import SignatureIndex
+from storage.tombstones import Tombstones
 
 TESTS = Path(__file__).parents[1]
 
@@ -94,6 +96,9 @@ def assert_readers_are_right(root: Path) -> None:
     assert query_set.verify() == []
     release = open_release(latest(str(root), "picked"))
     assert release.verify() == []
+    tombstones = Tombstones(corpus.ref)
+    assert [record.n_rows for record in tombstones.records] in ([], [2])
+    assert tombstones.verify() == []
     assert all("problem" not in artifact.detail for artifact in list_artifacts(root))
 
 
@@ -106,6 +111,7 @@ def assert_readers_are_right(root: Path) -> None:
         ("refuse_batch", 2),
         ("add_query_set", 2),
         ("add_scores", 2),
+        ("take_down", 1),
     ],
 )
 def test_a_kill_before_any_file_operation_changes_nothing(

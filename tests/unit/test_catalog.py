@@ -9,7 +9,8 @@ from store_samples import add_batch, add_query_set, add_release, add_scores, bui
 from storage.corpus import Corpus
 from storage.errors import CorruptionError
 from storage.refs import CorpusRef, IndexRef, ScoresRef
-from storage.releases import latest, open_release
+from storage.release_pointer import latest
+from storage.releases import open_release
 from storage.scores import Scores
 from storage.signatures import SignatureIndex
 from tasks.catalog import verify_store

@@ -1,11 +1,13 @@
 """The command is light, says what is wrong, and never shows a traceback for a user's mistake."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import typer
+from store_samples import add_release
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -97,3 +99,41 @@ def test_too_little_memory_is_told_without_a_traceback(capsys: pytest.CaptureFix
     with pytest.raises(typer.Exit), plain_errors():
         raise MemoryError("about 9.00 GB are needed")
     assert capsys.readouterr().err == "rise: about 9.00 GB are needed\n"
+
+
+def test_release_is_a_group_that_publishes_by_default(tmp_path: Path) -> None:
+    for words in (["release", "publish", "0123"], ["release", "0123"]):
+        code, output = rise(*words, "--store", str(tmp_path), "--select", "3", "--tokens", "4")
+        assert code == 1
+        assert "give one of them" in output
+    code, output = rise("release", "--help")
+    assert code == 0
+    assert all(word in output for word in ("publish", "ls", "rollback", "export"))
+
+
+def test_releases_are_listed_rolled_back_and_exported(tmp_path: Path) -> None:
+    root = str(tmp_path / "store")
+    add_release(root, "r1")
+    add_release(root, "r2", n_rows=3)
+    listed = json.loads(rise("release", "ls", "--store", root, "--json")[1])
+    assert [(one["id"], one["latest"], one["rows"]) for one in listed] == [
+        ("r1", False, 5),
+        ("r2", True, 3),
+    ]
+    code, output = rise("release", "rollback", "picked", "--store", root)
+    assert code == 0
+    assert "r2" in output.splitlines()[1]
+    assert "r1" in output.splitlines()[2]
+    moved = json.loads(rise("release", "ls", "picked", "--moves", "--store", root, "--json")[1])
+    assert [(one["to"], one["why"]) for one in moved][-1] == ("r1", "rolled back")
+    assert "*" in rise("release", "ls", "picked", "--store", root)[1]
+    code, output = rise("release", "rollback", "picked", "--store", root)
+    assert code == 1
+    assert "--to" in output
+    code, output = rise("release", "export", "picked", str(tmp_path / "x"), "--store", root,
+                        "--format", "csv")  # fmt: skip
+    assert code == 1
+    assert "one of hf, viewer, got 'csv'" in output
+    code, output = rise("release", "ls", "nobody", "--store", root)
+    assert code == 1
+    assert "has no release 'nobody'" in output

@@ -17,13 +17,30 @@ LINEAGE = {
 }
 
 
-def card(*, license_name="mit", sources=(("a.jsonl", 3),), name="main"):
+def language(value, after):
+    return {"value": value, "before": after, "after": after}
+
+
+STATISTICS = {
+    "rows": {"before": 10, "after": 3},
+    "language": {
+        "sampled": {"before": 1000, "after": 1000},
+        "values": [language("en", 900), language("fr", 10), language("la", 9), language("und", 81)],
+    },
+}
+
+
+def card(*, license_name="mit", sources=(("a.jsonl", 3),), name="main", dropped=None):
+    lineage = {**LINEAGE, "sources": [{"source": s, "n_released": n} for s, n in sources]}
+    manifest = {
+        "n_tokens": 12,
+        "bytes": 4096,
+        "target_tokens": None,
+        "n_dropped": dropped or {},
+        "lineage": lineage,
+    }
     return dataset_card(
-        name=name,
-        license_name=license_name,
-        totals={"n_rows": 3, "n_tokens": 12, "bytes": 4096},
-        lineage=LINEAGE,
-        sources=sources,
+        name=name, license_name=license_name, manifest=manifest, statistics=STATISTICS
     )
 
 
@@ -34,18 +51,30 @@ def front_matter(text):
     return yaml.safe_load("\n".join(lines[: lines.index("---")]))
 
 
-def test_the_front_matter_names_data_files_licence_and_size():
+def test_the_front_matter_names_data_files_licence_languages_and_size():
     fields = front_matter(card())
     assert fields["license"] == "mit"
+    assert "license_name" not in fields
     assert fields["size_categories"] == ["n<1K"]
-    assert fields["configs"][0]["data_files"] == [
-        {"split": "train", "path": "data/train-*.parquet"}
+    assert fields["language"] == ["en", "fr"]
+    assert {config["config_name"]: config["data_files"] for config in fields["configs"]} == {
+        "default": [{"split": "train", "path": "data/train-*.parquet"}],
+        "attributes": [{"split": "train", "path": "attributes/train-*.parquet"}],
+    }
+    assert [config["config_name"] for config in fields["configs"] if config.get("default")] == [
+        "default"
     ]
 
 
 @pytest.mark.parametrize("text", ["a: b\n---\n# x", "- no", "yes", 'quote " and \\', "null"])
 def test_whatever_the_licence_is_called_it_comes_back(text):
-    assert front_matter(card(license_name=text))["license"] == text
+    fields = front_matter(card(license_name=text))
+    assert (fields["license"], fields["license_name"]) == ("other", text)
+
+
+def test_what_was_left_out_is_counted():
+    assert "| privacy | 1,234 |" in card(dropped={"privacy": 1234})
+    assert "Nothing kept a row out" in card()
 
 
 @pytest.mark.parametrize(
@@ -85,3 +114,12 @@ def test_sizes_are_the_words_of_the_hub(n_rows, word):
 
 def test_the_same_release_has_the_same_card():
     assert card() == card()
+
+
+def test_the_library_of_the_hub_reads_the_header():
+    from huggingface_hub import DatasetCard
+
+    fields = DatasetCard(card(license_name="my licence: 1.0")).data.to_dict()
+    assert (fields["license"], fields["license_name"]) == ("other", "my licence: 1.0")
+    assert fields["language"] == ["en", "fr"]
+    assert fields["pretty_name"] == "main"

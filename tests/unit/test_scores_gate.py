@@ -166,6 +166,7 @@ def test_the_suite_decides_whether_they_are_published_and_no_byte_of_them(tmp_pa
     assert any("all 68 live rows have the value 0" in text for text in report.warnings)
     assert recorded_warnings(Path(report.data_docs).parent) == report.warnings
     files = {entry["name"] for entry in Scores.open(report.ref).manifest["files"]}
-    assert files == {"values.parquet", "top_rows.parquet"}
+    tables = ("values", "top_rows", "bottom_rows", "null_scores")
+    assert files == {f"{name}.parquet" for name in tables}
     again = scored(store, queries)  # made before: answered from the store, not judged again
     assert (again.already, again.warnings) == (True, report.warnings)

@@ -12,7 +12,8 @@ from storage.errors import NotFoundError
 from storage.layout import index_folder, query_set_folder, release_folder, scores_folder
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ReleaseRef, ScoresRef
-from storage.releases import latest, open_release
+from storage.release_pointer import latest
+from storage.releases import open_release
 from storage.scores import Scores
 from storage.signatures import SignatureIndex
 

@@ -7,15 +7,9 @@ import pytest
 from store_samples import add_release, release_rows, tree_bytes
 
 from storage.refs import ReleaseRef
-from storage.releases import (
-    RELEASE_SCHEMA,
-    ReleaseWriter,
-    all_releases,
-    latest,
-    mark_latest,
-    open_release,
-    release_exists,
-)
+from storage.release_pointer import latest, mark_latest
+from storage.release_writer import ReleaseWriter
+from storage.releases import RELEASE_SCHEMA, all_releases, open_release, release_exists
 
 CARD = """---
 configs:
@@ -90,7 +84,7 @@ def test_the_slower_of_two_writers_finds_the_release_published(
     ref = add_release(str(tmp_path), "r1")
     before = tree_bytes(tmp_path)
     # the other one publishes between this one's look and its own publication
-    monkeypatch.setattr("storage.releases.release_exists", lambda _: False)
+    monkeypatch.setattr("storage.release_writer.release_exists", lambda _: False)
     assert add_release(str(tmp_path), "r1") == ref
     assert tree_bytes(tmp_path) == before
 

@@ -1,0 +1,111 @@
+"""The ``rise takedown`` command: rows that must no longer be used. No flow, no server."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.terminal import plain_errors, say, show_facts, show_table
+
+SHOWN_IDS = 5
+
+
+def takedown(
+    row_id: Annotated[list[str] | None, typer.Option("--id", help="A row id; repeat it.")] = None,
+    ids_file: Annotated[
+        Path | None, typer.Option("--ids-file", help="A text file with a row id on each line.")
+    ] = None,
+    source: Annotated[
+        list[str] | None, typer.Option("--source", help="A source or pattern; repeat it.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why; published with every later release.")] = "",
+    corpus: Annotated[str, typer.Option(help="Name of the corpus.")] = "main",
+    store: Annotated[str, typer.Option("--store", help="Folder of the store.")] = "rise-store",
+    *,
+    missing_ok: Annotated[
+        bool, typer.Option("--missing-ok", help="Bar what the corpus does not have (yet).")
+    ] = False,
+    listing: Annotated[bool, typer.Option("--list", help="Only show what is taken down.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
+) -> None:
+    """Take rows down: no score, attribution or release from now on has them."""
+    with plain_errors():
+        if listing:
+            _list(store, as_json=as_json)
+            return
+        from storage.refs import CorpusRef
+        from tasks.takedown import read_ids, take_down
+
+        row_ids = [*(row_id or []), *(read_ids(ids_file) if ids_file else [])]
+        report = take_down(
+            CorpusRef(store, corpus),
+            reason=reason,
+            row_ids=row_ids,
+            sources=source or [],
+            missing_ok=missing_ok,
+        )
+        if as_json:
+            _say_json(report)
+            return
+        _show(report, corpus)
+
+
+def _show(report: Any, corpus: str) -> None:
+    record = report.record
+    show_facts(
+        f"corpus {corpus}: " + ("nothing new to take down" if record is None else "taken down"),
+        {
+            "rows": report.n_rows,
+            "of them by equal content": report.n_same_content,
+            "taken down before": report.n_before,
+            "barred, not in the corpus": len(report.unknown),
+            "record": "" if record is None else record.record_id,
+        },
+    )
+    _show_releases(report.releases)
+    say(
+        "\nScores, attributions and releases made from now on leave these rows out. Their texts "
+        "stay in the corpus's files,\nand their signatures in the index, until those are rewritten."
+    )
+
+
+def _show_releases(releases: list[Any]) -> None:
+    if not releases:
+        say("\nNo published release has rows that are taken down.")
+        return
+    show_table(
+        "\nPublished releases that still have rows that are taken down. Make new ones, delete the "
+        "folders of these,\nand tell whoever has copies:",
+        ("release", "id", "rows", "latest"),
+        [
+            (held.ref.name, held.ref.release_id, held.n_rows, "yes" if held.is_latest else "no")
+            for held in releases
+        ],
+    )
+
+
+def _list(store: str, *, as_json: bool) -> None:
+    from storage.refs import CorpusRef
+    from tasks.takedown import corpus_names, list_takedowns, releases_holding
+
+    records = list_takedowns(store)
+    held = [one for name in corpus_names(store) for one in releases_holding(CorpusRef(store, name))]
+    if as_json:
+        _say_json({"records": records, "releases": held})
+        return
+    columns = ("corpus", "id", "kind", "time", "n_rows", "sources", "reason")
+    show_table(
+        f"Taken down in {store}",
+        columns,
+        [(*(r[key] for key in columns[:5]), " ".join(r["sources"]), r["reason"]) for r in records],
+    )
+    _show_releases(held)
+
+
+def _say_json(value: Any) -> None:
+    say(json.dumps(value, indent=1, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else vars(value)

@@ -1,0 +1,75 @@
+"""Which releases there are, which one is the latest, how that came, and the way back."""
+
+from dataclasses import asdict
+from typing import Any
+
+from storage.catalog import open_store
+from storage.layout import RELEASE_FILE
+from storage.manifests import created_at
+from storage.refs import ReleaseRef
+from storage.release_pointer import is_latest, latest, moves, roll_back
+from storage.releases import all_releases, open_release, require_release
+
+
+def list_releases(root: str, name: str | None = None) -> list[dict[str, Any]]:
+    """Return one dictionary a release: name, id, latest, made, rows, tokens, dropped.
+
+    Args:
+        root: The store.
+        name: Only releases of this name, which must have one; None: all.
+
+    Raises:
+        NotFoundError: There is no store, or no release of that name.
+    """
+    open_store(root)
+    if name is not None:
+        latest(root, name)
+    found = [_about(ref) for ref in all_releases(root) if name in (None, ref.name)]
+    return sorted(found, key=lambda release: (release["name"], release["made"], release["id"]))
+
+
+def list_moves(root: str, name: str | None = None) -> list[dict[str, Any]]:
+    """Return the moves of ``latest``, oldest first: time, name, left, to, why."""
+    open_store(root)
+    names = {name} if name is not None else {ref.name for ref in all_releases(root)}
+    found = [{"name": one, **asdict(move)} for one in sorted(names) for move in moves(root, one)]
+    return sorted(found, key=lambda move: str(move["time"]))
+
+
+def find_release(root: str, name: str, release_id: str | None = None) -> ReleaseRef:
+    """Return a release by name and id, the latest one without an id.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    open_store(root)
+    if release_id is None:
+        return latest(root, name)
+    ref = ReleaseRef(root, name, release_id)
+    require_release(ref)
+    return ref
+
+
+def go_back(root: str, name: str, *, to: str | None = None) -> tuple[ReleaseRef, ReleaseRef]:
+    """Roll a release back; return what ``latest`` named before and what it names now.
+
+    Raises:
+        NotFoundError: There is nothing to go back to.
+        CorruptionError: The release to go to is damaged; ``latest`` stays.
+    """
+    open_store(root)
+    left = latest(root, name)
+    return left, roll_back(root, name, to=to)
+
+
+def _about(ref: ReleaseRef) -> dict[str, Any]:
+    release = open_release(ref)
+    return {
+        "name": ref.name,
+        "id": ref.release_id,
+        "latest": is_latest(ref),
+        "made": created_at(release.folder / RELEASE_FILE),
+        "rows": release.manifest["n_rows"],
+        "tokens": release.manifest.get("n_tokens"),
+        "dropped": release.manifest.get("n_dropped", {}),
+    }

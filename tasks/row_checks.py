@@ -1,0 +1,44 @@
+"""What a guard of a release looks like: rows in, a fault or nothing for each row out.
+
+Selection asks the checks about rows in the order of their values, block by block and only as far
+as it needs; a row with a fault is dropped, with the check's name as the reason, and the next one
+takes its place. A check that only reports finds no faults and keeps what it saw.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+import pyarrow as pa
+
+from storage.corpus import Row
+
+
+class RowCheck(Protocol):
+    """A guard that may refuse rows."""
+
+    @property
+    def name(self) -> str:
+        """The reason under which refused rows are listed, such as ``leakage``."""
+
+    def faults(self, rows: Sequence[Row]) -> list[str | None]:
+        """Return what is wrong with each row, None where nothing is.
+
+        The text names no content of the row: it is published. Asking about a row again gives the
+        same answer and records nothing twice.
+        """
+
+
+class RecordingCheck(RowCheck, Protocol):
+    """A guard that also keeps a table of what it found."""
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What was compared, in numbers and names, as JSON values."""
+
+    def hits(self, among: Collection[str] | None = None) -> pa.Table:
+        """Return what was found, in the order of asking.
+
+        Args:
+            among: Only rows of these ids, such as those that were released or dropped; None: all
+                rows that were asked about.
+        """
