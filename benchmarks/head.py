@@ -1,64 +1,64 @@
 """How fast residuals come out of the read-out head: float32 against the coarse head.
 
 Both give the same residuals: what the coarse head cannot certify goes through the float32 head,
-and that time counts. Rounds are interleaved, so that a busy machine slows both; `--threads 1
---clock cpu` counts processor time and is the fairer one on a machine that others use. Run from the
-repository:
+and that time counts. Ways take turns, so that a busy machine slows all; `--threads 1 --clock cpu`
+counts processor time and is the fairer one on a machine that others use. Run from the repository:
 
-    python benchmarks/head.py --out head.json
-    python benchmarks/head.py --vocab 50304 --hidden 2048      # the shape of Pythia-1B
-    python benchmarks/head.py --states states.pt               # real: {"h", "y", "w"} tensors
+    python benchmarks/head.py --model smollm2-135m-instruct --out docs/performance/head.json
+    python benchmarks/head.py --vocab 50304 --hidden 2048 --positions 512   # shape of Pythia-1B
 
-Without `--states` rows of the weight and hidden states are random, with logits about as peaked as
-those of a small language model.
+With a model: its head, and its hidden states on the standard library's docstrings. Without: rows of
+the weight and hidden states are random, with logits about as peaked as those of a small model.
 """
 
 import argparse
-import importlib.metadata
-import json
 import os
-import platform
-import statistics
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from evidence_machine import performance, target, write_record
+from speed_texts import token_rows
+from speed_timing import in_turns, medians
 
 from rise_ops.coarse_head import CoarseResidual, candidates_for, coarse_residual, repair
 from rise_ops.coarse_product import CoarseHead, coarse_head, fast_dtype
 from rise_ops.readout import ReadoutHead
 from rise_ops.residual import ResidualRule, SparseResidual, sparse_residual
+from tasks.backbone import load_backbone, load_tokenizer
+from tasks.config import ModelConfig
 
 RULES = {
     "paper": ResidualRule(0.1, 256, 0.92, 4),
     "compact-64": ResidualRule(1.0, 64, 1.0, 1),
     "compact-256": ResidualRule(1.0, 256, 1.0, 1),
 }
+PLAIN = "float32 head, paper"
+"""What every rule is held against, besides the float32 head of the same rule."""
+
 FLOAT32_SLICE = 256
 """Positions a slice of the float32 head: it keeps both within the same memory."""
+
+WINDOW_TOKENS = 256
 
 
 def main() -> None:
     arguments = read_arguments()
     torch.set_num_threads(arguments.threads)
-    hidden, targets, weight = read_problem(arguments)
-    head = ReadoutHead(weight)
+    hidden, targets, head = read_problem(arguments)
     dtype = getattr(torch, arguments.dtype) if arguments.dtype else fast_dtype(arguments.device)
-    coarse = coarse_head(head, dtype=dtype)
-    rounds = {
-        name: measure(coarse, hidden, targets, RULES[name], arguments) for name in arguments.rules
-    }
-    result = {"machine": machine(arguments), "shapes": shapes(hidden, head), "dtype": str(dtype)}
-    Path(arguments.out).write_text(json.dumps(result | {"rules": rounds}, indent=1) + "\n")
-    print(json.dumps(rounds, indent=1))
+    states = torch.float32 if torch.any(hidden != hidden.to(dtype)) else dtype
+    coarse = coarse_head(head, dtype=dtype, states=states)
+    write_record(measure(coarse, hidden, targets, arguments), arguments.out)
 
 
-def read_arguments() -> argparse.Namespace:
+def read_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=None)
     parser.add_argument("--vocab", type=int, default=49_152)
     parser.add_argument("--hidden", type=int, default=576)
-    parser.add_argument("--positions", type=int, default=1_024)
+    parser.add_argument("--positions", type=int, default=4_096, help="those of one batch")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--candidates", type=int, default=None, help="default: by the rule")
     parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
@@ -66,63 +66,121 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--states", default=None, help="a torch file with h, y and w")
-    parser.add_argument("--out", default="head.json")
-    return parser.parse_args()
+    parser.add_argument("--out", type=Path, default=Path("head.json"))
+    return parser.parse_args(words)
 
 
-def read_problem(arguments: argparse.Namespace) -> tuple[torch.Tensor, ...]:
-    if arguments.states:
-        states = torch.load(arguments.states, map_location=arguments.device)
-        n = arguments.positions
-        return states["h"][:n].float(), states["y"][:n], states["w"].float()
-    g = torch.Generator().manual_seed(0)
-    weight = torch.randn(arguments.vocab, arguments.hidden, generator=g).bfloat16().float()
+def read_problem(arguments: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor, ReadoutHead]:
+    if arguments.model:
+        return real_problem(arguments.model, arguments.positions, arguments.device)
+    hidden, targets, weight = random_problem(
+        arguments.positions, arguments.vocab, arguments.hidden, arguments.device
+    )
+    return hidden, targets, ReadoutHead(weight)
+
+
+def real_problem(
+    name: str, n_positions: int, device: str
+) -> tuple[torch.Tensor, torch.Tensor, ReadoutHead]:
+    config = ModelConfig(name=name)
+    backbone = load_backbone(config, device=device)
+    states, targets, n_found = [], [], 0
+    for row in token_rows(load_tokenizer(config), n_tokens=2 * n_positions, path=None):
+        ids = torch.from_numpy(row.ids[:WINDOW_TOKENS]).long().to(device)
+        states.append(backbone.hidden_states(ids[None])[0, :-1])
+        targets.append(ids[1:])
+        n_found += len(ids) - 1
+        if n_found >= n_positions:
+            break
+    return torch.cat(states)[:n_positions], torch.cat(targets)[:n_positions], backbone.head
+
+
+def random_problem(
+    n_positions: int, vocab: int, size: int, device: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    g = torch.Generator(device).manual_seed(0)
+    weight = torch.randn(vocab, size, generator=g, device=device).bfloat16().float()
+    targets = torch.randint(vocab, (n_positions,), generator=g, device=device)
     # logits with a standard deviation of 3, and a target that stands out by about 15
-    hidden = torch.randn(arguments.positions, arguments.hidden, generator=g)
-    targets = torch.randint(arguments.vocab, (arguments.positions,), generator=g)
-    hidden = hidden * (3.0 / arguments.hidden**0.5)
-    hidden = hidden + weight[targets] * (15.0 / arguments.hidden)
-    return tuple(x.to(arguments.device) for x in (hidden, targets, weight))
+    hidden = torch.randn(n_positions, size, generator=g, device=device) * (3.0 / size**0.5)
+    hidden = hidden + weight[targets] * (15.0 / size)
+    return hidden.bfloat16().float(), targets, weight
 
 
 def measure(
+    coarse: CoarseHead, hidden: torch.Tensor, targets: torch.Tensor, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    plain = partial(float32_residual, coarse.head, hidden, targets, RULES["paper"])
+    ways, exactness = {PLAIN: plain}, {}
+    for name in arguments.rules:
+        rule = RULES[name]
+        n_candidates = arguments.candidates or candidates_for(rule, coarse)
+        exact = partial(float32_residual, coarse.head, hidden, targets, rule)
+        fast = partial(two_passes, coarse, hidden, targets, rule, n_candidates)
+        exactness[name] = compared(exact(), fast(), first_pass(*fast.args), coarse)
+        exactness[name]["candidates"] = n_candidates
+        ways[f"float32 head, {name}"] = exact
+        ways[f"coarse head, {name}"] = fast
+    seconds = in_turns(
+        ways, repeats=arguments.repeats, device=arguments.device, clock=arguments.clock
+    )
+    middle = medians(seconds)
+    found = {f"tokens/s, {name}": round(len(hidden) / s) for name, s in middle.items()}
+    for name in arguments.rules:
+        fast_seconds = middle[f"coarse head, {name}"]
+        for other in dict.fromkeys([PLAIN, f"float32 head, {name}"]):
+            found[f"coarse {name} / {other}"] = round(middle[other] / fast_seconds, 2)
+    return performance(
+        shapes=shapes(hidden, coarse.head) | {"states": arguments.model or "random"},
+        medians=found,
+        targets=[
+            target(
+                f"read-out head, rule {name}, against the float32 head of `paper`",
+                f"coarse {name} / {PLAIN}",
+                "x",
+                at_least=3.0,
+            )
+            for name in arguments.rules
+        ],
+        device=arguments.device,
+        clock=arguments.clock,
+        dtype=str(coarse.weight.dtype),
+        exactness=exactness,
+        seconds={name: [round(s, 4) for s in values] for name, values in seconds.items()},
+    )
+
+
+def first_pass(
     coarse: CoarseHead,
     hidden: torch.Tensor,
     targets: torch.Tensor,
     rule: ResidualRule,
-    arguments: argparse.Namespace,
-) -> dict:
-    n_candidates = arguments.candidates or candidates_for(rule)
-    limit = FLOAT32_SLICE * coarse.head.vocab_size * 4
-
-    def exact() -> SparseResidual:
-        return float32_residual(coarse.head, hidden, targets, rule)
-
-    def fast() -> CoarseResidual:
-        found = coarse_residual(
-            coarse, hidden, targets, rule, n_candidates=n_candidates, max_logit_bytes=limit
-        )
-        return repair(found, coarse.head, hidden, targets, rule, max_logit_bytes=limit)
-
-    found = coarse_residual(
-        coarse, hidden, targets, rule, n_candidates=n_candidates, max_logit_bytes=limit
+    n_candidates: int,
+) -> CoarseResidual:
+    return coarse_residual(
+        coarse,
+        hidden,
+        targets,
+        rule,
+        n_candidates=n_candidates,
+        max_logit_bytes=logit_bytes(coarse),
     )
-    difference = largest_difference(exact(), fast().residual, coarse.head.vocab_size)
-    seconds = interleaved({"float32": exact, "coarse": fast}, arguments)
-    ratios = [a / b for a, b in zip(seconds["float32"], seconds["coarse"], strict=True)]
-    return {
-        "candidates": n_candidates,
-        "certified": round(found.certified.float().mean().item(), 5),
-        "largest_difference_after_repair": difference,
-        "tokens_per_second": {
-            name: round(len(hidden) / statistics.median(times)) for name, times in seconds.items()
-        },
-        "ratio_of_medians": round(
-            statistics.median(seconds["float32"]) / statistics.median(seconds["coarse"]), 2
-        ),
-        "ratios": [round(ratio, 2) for ratio in ratios],
-    }
+
+
+def two_passes(
+    coarse: CoarseHead,
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    rule: ResidualRule,
+    n_candidates: int,
+) -> SparseResidual:
+    found = first_pass(coarse, hidden, targets, rule, n_candidates)
+    limit = logit_bytes(coarse)
+    return repair(found, coarse.head, hidden, targets, rule, max_logit_bytes=limit).residual
+
+
+def logit_bytes(coarse: CoarseHead) -> int:
+    return FLOAT32_SLICE * coarse.head.vocab_size * 4
 
 
 def float32_residual(
@@ -136,6 +194,15 @@ def float32_residual(
     ]
     tokens, values = ([getattr(part, name) for part in parts] for name in ("tokens", "values"))
     return SparseResidual(torch.cat(tokens), torch.cat(values))
+
+
+def compared(
+    exact: SparseResidual, fast: SparseResidual, found: CoarseResidual, coarse: CoarseHead
+) -> dict[str, float]:
+    return {
+        "certified": round(found.certified.float().mean().item(), 5),
+        "largest_difference_after_repair": largest_difference(exact, fast, coarse.head.vocab_size),
+    }
 
 
 def largest_difference(first: SparseResidual, second: SparseResidual, vocab: int) -> float:
@@ -152,50 +219,8 @@ def largest_difference(first: SparseResidual, second: SparseResidual, vocab: int
     return largest
 
 
-def interleaved(
-    functions: dict[str, Callable[[], object]], arguments: argparse.Namespace
-) -> dict[str, list[float]]:
-    clock = time.process_time if arguments.clock == "cpu" else time.perf_counter
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(arguments.repeats):
-        for name, function in functions.items():
-            wait(arguments.device)
-            start = clock()
-            function()
-            wait(arguments.device)
-            seconds[name].append(clock() - start)
-    return seconds
-
-
-def wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-
-
-def shapes(hidden: torch.Tensor, head: ReadoutHead) -> dict:
+def shapes(hidden: torch.Tensor, head: ReadoutHead) -> dict[str, Any]:
     return {"positions": len(hidden), "vocab": head.vocab_size, "hidden": head.hidden_size}
-
-
-def machine(arguments: argparse.Namespace) -> dict:
-    is_cuda = arguments.device.startswith("cuda")
-    return {
-        "device": torch.cuda.get_device_name() if is_cuda else cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "clock": arguments.clock,
-        "torch": importlib.metadata.version("torch"),
-        "python": platform.python_version(),
-        "states": "real" if arguments.states else "random",
-    }
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if not info.is_file():
-        return platform.processor()
-    lines = info.read_text().splitlines()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":

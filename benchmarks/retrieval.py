@@ -44,7 +44,7 @@ def main() -> None:
     runtime = RuntimeConfig(device=arguments.device)
     with tempfile.TemporaryDirectory() as store:
         corpus, index = CorpusRef(store, "bench"), IndexRef(store, "bench")
-        rows = _rows(arguments.folder / "train.jsonl")
+        rows = labelled_rows(arguments.folder / "train.jsonl")
         ingest(corpus, rows, index_config.model)
         started = time.monotonic()
         built = build_index(index, corpus, index_config, runtime)
@@ -64,13 +64,13 @@ def main() -> None:
             "queries": {},
         }
         for path in sorted(arguments.folder.glob("queries*.jsonl")):
-            result["queries"][path.stem] = _measured(store, index, path, runtime)
+            result["queries"][path.stem] = measured_queries(store, index, path, runtime)
     text = json.dumps(result, indent=1)
     arguments.output.write_text(f"{text}\n")
     print(text)
 
 
-def _measured(store: str, index: IndexRef, path: Path, runtime: RuntimeConfig) -> list[Any]:
+def measured_queries(store: str, index: IndexRef, path: Path, runtime: RuntimeConfig) -> list[Any]:
     fields = TextFields(prompt="prompt")
     queries = RowsConfig(source=_file(path), fields=fields, label_field="label")
     asked = make_query_set(store, path.stem, index, queries, runtime)
@@ -78,7 +78,7 @@ def _measured(store: str, index: IndexRef, path: Path, runtime: RuntimeConfig) -
     return [vars(method) for method in compare_methods(scored.ref, ks=CUTS)]
 
 
-def _rows(path: Path) -> RowsConfig:
+def labelled_rows(path: Path) -> RowsConfig:
     # the queries are an instruction, an input and an answer, a line each: rows must look alike
     with path.open() as file:
         instructions = "instruction" in json.loads(file.readline())

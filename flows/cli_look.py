@@ -33,6 +33,10 @@ def attribute(
     completion: Annotated[str, typer.Argument(help="What the model said.")],
     prompt: Annotated[str, typer.Option(help="What came before it; masked.")] = "",
     top: Annotated[int, typer.Option(min=1, help="Rows to show.")] = 10,
+    shortlist: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rows that codes choose; the floats kept beside them decide."),
+    ] = None,
     index: Annotated[str, typer.Option(help="Name of the index.")] = "main",
     store: StoreOption = "rise-store",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
@@ -50,7 +54,14 @@ def attribute(
         from tasks.config import RuntimeConfig
 
         ref, runtime = IndexRef(store, index), RuntimeConfig(device=device)
-        hits = attribute_text(ref, prompt=prompt, completion=completion, top_k=top, runtime=runtime)
+        hits = attribute_text(
+            ref,
+            prompt=prompt,
+            completion=completion,
+            top_k=top,
+            runtime=runtime,
+            shortlist=shortlist,
+        )
         parts = (
             token_contributions(ref, hits[0].row_id, prompt, completion, runtime=runtime)
             if tokens

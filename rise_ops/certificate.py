@@ -26,12 +26,16 @@ class Evidence:
     Attributes:
         logits: Of the support, largest first, before any temperature.
         is_target: Which one is the target.
-        outside: No logit outside the support exceeds this; -inf when there is none.
-        rounding: How far float32 rounding moves a logit.
+        lowest: No logit of the support falls below this by rounding, the target's apart; inf when
+            there is no other.
+        outside: No logit outside the support exceeds this, by rounding neither; -inf when there is
+            none.
+        rounding: How far float32 rounding moves any logit of the support.
     """
 
     logits: Float[Tensor, "positions support"]
     is_target: Bool[Tensor, "positions support"]
+    lowest: Float[Tensor, "positions 1"]
     outside: Float[Tensor, "positions 1"]
     rounding: Float[Tensor, "positions 1"]
 
@@ -61,8 +65,7 @@ def _support_is_settled(evidence: Evidence, rule: ResidualRule) -> Bool[Tensor, 
     """Return whether these are the ``top_k`` largest for sure; the target is there anyway."""
     if evidence.logits.shape[1] < rule.top_k:
         return torch.isneginf(evidence.outside)
-    others = evidence.logits.masked_fill(evidence.is_target, torch.inf)
-    return others.amin(-1, keepdim=True) - evidence.outside > 2.0 * evidence.rounding
+    return evidence.lowest > evidence.outside
 
 
 def _possible_mass(evidence: Evidence, rule: ResidualRule) -> Float[Tensor, "positions 1"]:

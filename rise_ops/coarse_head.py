@@ -23,11 +23,11 @@ from torch import Tensor
 
 from rise_ops.certificate import Evidence, is_certain
 from rise_ops.coarse_product import FLOAT32_UNIT, CoarseHead, best_candidates
+from rise_ops.largest import LAST_KEY, ascending, logit_keys, tokens_and_logits
 from rise_ops.readout import ReadoutHead
 from rise_ops.residual import (
     ResidualRule,
     SparseResidual,
-    ordered,
     sparse_residual,
     support_residual,
 )
@@ -102,15 +102,18 @@ def coarse_residual(
     )
 
 
-def candidates_for(rule: ResidualRule) -> int:
+def candidates_for(rule: ResidualRule, coarse: CoarseHead) -> int:
     """Return a number of candidates that certifies nearly every position of a language model.
 
     A low temperature leaves few tokens with probability; otherwise the support needs slack for the
-    tokens within the margin of its last one. Measured: METHOD.md.
+    tokens within the margin of its last one, more of it where inputs are rounded. Measured:
+    METHOD.md.
     """
     if rule.temperature <= 0.25 and rule.mass < 1.0:
         return min(rule.top_k, 48)
-    return rule.top_k + max(64, rule.top_k * 5 // 8)
+    if coarse.rounds_inputs:
+        return rule.top_k + max(64, rule.top_k * 5 // 8)
+    return rule.top_k + max(32, rule.top_k // 4)
 
 
 @torch.no_grad()
@@ -196,60 +199,74 @@ def _slice_residual(
     candidates, outside = best_candidates(coarse, hidden, n_candidates)
     # the target has a column of its own, whether it is among the candidates or not
     tokens = torch.cat([candidates, targets[:, None]], dim=1)
-    scores, rounding = _scores(coarse, hidden, tokens)
-    logits = coarse.head.scaled_and_capped(scores)
+    logits = coarse.head.scaled_and_capped(_scores(coarse.head, hidden, tokens))
     if coarse.head.soft_cap is not None:  # monotone and of slope at most 1
         capped = coarse.head.soft_cap * torch.tanh(outside / coarse.head.soft_cap)
         outside = torch.where(torch.isneginf(outside), outside, capped)
-        rounding = rounding + 8.0 * FLOAT32_UNIT * coarse.head.soft_cap
-    tokens, logits, dropped = _select(tokens, logits, min(rule.top_k, n_candidates))
-    residual = support_residual(tokens, logits, targets, rule)
-    evidence = Evidence(
-        logits, tokens == targets[:, None], torch.maximum(outside, dropped), rounding
+    support, rest = _select(tokens, logits, min(rule.top_k, n_candidates))
+    lengths = hidden.norm(dim=1, keepdim=True)
+    rounding = _rounding(coarse, support, lengths)
+    is_target = support.tokens == targets[:, None]
+    highest = torch.where(
+        rest.logits.isneginf(), rest.logits, rest.logits + _rounding(coarse, rest, lengths)
     )
-    return CoarseResidual(residual, logits, is_certain(evidence, rule))
+    evidence = Evidence(
+        logits=support.logits,
+        is_target=is_target,
+        lowest=(support.logits - rounding).masked_fill(is_target, math.inf).amin(1, keepdim=True),
+        outside=torch.maximum(outside, highest.amax(1, keepdim=True)),
+        rounding=rounding.amax(1, keepdim=True),
+    )
+    residual = support_residual(support.tokens, support.logits, targets, rule)
+    return CoarseResidual(residual, support.logits, is_certain(evidence, rule))
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """Tokens and their float32 logits, by (logit descending, token ascending)."""
+
+    tokens: Int[Tensor, "positions tokens"]
+    logits: Float[Tensor, "positions tokens"]
 
 
 def _scores(
-    coarse: CoarseHead,
+    head: ReadoutHead,
     hidden: Float[Tensor, "positions hidden"],
     tokens: Int[Tensor, "positions candidates"],
-) -> tuple[Float[Tensor, "positions candidates"], Float[Tensor, "positions 1"]]:
-    """Return ``weight[tokens] @ hidden + bias`` in float32, and how far rounding moves a logit.
-
-    The rounding is an estimate, not a worst case: about four standard deviations of a float32 sum
-    of n products one after the other, whose partial sums wander (0.4 |w| |x| 2^-24) and drift
-    (sqrt(n) |logit| 2^-24 / 3), at the largest norm and logit of the position. The largest errors
-    seen (SmolLM2, 33,000 logits): 0.3 of it here, 0.4 in the float32 head.
-    """
-    head = coarse.head
+) -> Float[Tensor, "positions candidates"]:
+    """Return ``weight[tokens] @ hidden + bias`` in float32."""
     scores = row_products(head.weight, hidden, tokens)
-    if head.bias is not None:
-        scores = scores + head.bias[tokens]
-    norms = coarse.row_norms[tokens].amax(-1) * hidden.norm(dim=1)
-    drift = math.sqrt(head.hidden_size) * scores.abs().amax(-1)
-    rounding = (2.0 * norms + drift) * (FLOAT32_UNIT * abs(head.logit_scale))
-    return scores, rounding[:, None]
+    return scores if head.bias is None else scores + head.bias[tokens]
+
+
+def _rounding(
+    coarse: CoarseHead, scored: _Scored, lengths: Float[Tensor, "positions 1"]
+) -> Float[Tensor, "positions tokens"]:
+    """Return how far float32 rounding moves each logit; ``lengths`` are of the hidden states.
+
+    An estimate, not a worst case: about four standard deviations of a float32 sum of n products
+    one after the other, whose partial sums wander (0.4 |w| |x| 2^-24) and drift
+    (sqrt(n) |logit| 2^-24 / 3).
+    """
+    wander = coarse.row_norms[scored.tokens] * (lengths * (2.0 * abs(coarse.head.logit_scale)))
+    rounding = wander.add_(scored.logits.abs(), alpha=math.sqrt(coarse.head.hidden_size))
+    if coarse.head.soft_cap is not None:
+        rounding = rounding.add_(8.0 * coarse.head.soft_cap)
+    return rounding.mul_(FLOAT32_UNIT)
 
 
 def _select(
     tokens: Int[Tensor, "positions candidates"],
     logits: Float[Tensor, "positions candidates"],
     size: int,
-) -> tuple[
-    Int[Tensor, "positions support"],
-    Float[Tensor, "positions support"],
-    Float[Tensor, "positions 1"],
-]:
-    """Return the support (the last column and the best of the others), and the best left out.
+) -> tuple[_Scored, _Scored]:
+    """Return the support (the last column and the best of the others), and the rest.
 
     "The target replaces the smallest of the top k when it is missing" is the same set as "the
     target and the best k - 1 others".
     """
+    keys = logit_keys(tokens, logits)
     is_target = tokens[:, :-1] == tokens[:, -1:]
-    others = logits[:, :-1].masked_fill(is_target, -math.inf)
-    best = others.topk(size - 1, sorted=False).indices
-    dropped = others.scatter(1, best, -math.inf).amax(1, keepdim=True)
-    kept = torch.cat([best, torch.full_like(tokens[:, :1], tokens.shape[1] - 1)], dim=1)
-    chosen, chosen_logits = ordered(tokens.gather(1, kept), logits.gather(1, kept))
-    return chosen, chosen_logits, dropped
+    others = ascending(keys[:, :-1].masked_fill(is_target, LAST_KEY))
+    support = ascending(torch.cat([others[:, : size - 1], keys[:, -1:]], dim=1))
+    return _Scored(*tokens_and_logits(support)), _Scored(*tokens_and_logits(others[:, size - 1 :]))

@@ -21,13 +21,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rise_ops.largest import ascending, largest
 from rise_ops.readout import ReadoutHead
 
-GROUP_TOKENS = 16
-"""Tokens that share one maximum. Fewer: more maxima to sort; more: more tokens to look at."""
+GROUP_TOKENS = 8
+"""Tokens that share one maximum. Fewer: more maxima to order; more: more tokens to look at."""
 
 FLOAT32_UNIT = 2.0**-24
-BFLOAT16_STEP = 2.0**-8
+BFLOAT16_HALF_STEP = 2.0**-8
+EXPONENT_MASK = 0x7F80_0000
+"""Of a float32's bits: they stand for the power of two below its size."""
 
 NORM_SLACK = 1.0 + 2.0**-10
 """Norms are float32 sums too: this much is added so that they are upper bounds."""
@@ -46,6 +49,8 @@ class CoarseHead:
         tokens: Token of each row; rows that only fill up the last group hold token 0.
         bounds: A group's largest |w|, |dw| and ``3 n 2^-24 |w|``, float32.
         row_norms: |w| of each token, float32.
+        rounds_inputs: Whether rounding to the coarse dtype changes weight or hidden states. If not,
+            only the product's own rounding is between the coarse logits and the exact ones.
     """
 
     head: ReadoutHead
@@ -53,6 +58,7 @@ class CoarseHead:
     tokens: Int[Tensor, " rows"]
     bounds: Float[Tensor, "3 groups"]
     row_norms: Float[Tensor, " vocab"]
+    rounds_inputs: bool
 
     @property
     def n_groups(self) -> int:
@@ -75,12 +81,16 @@ def fast_dtype(device: torch.device | str) -> torch.dtype:
 
 
 @torch.no_grad()
-def coarse_head(head: ReadoutHead, *, dtype: torch.dtype) -> CoarseHead:
+def coarse_head(
+    head: ReadoutHead, *, dtype: torch.dtype, states: torch.dtype = torch.float32
+) -> CoarseHead:
     """Lay out a head's weight for the coarse product. Done once a model.
 
     Args:
         head: The exact head, on the device to compute on. Kept.
         dtype: bfloat16 or float32; see `fast_dtype`.
+        states: What the model ran in: hidden states have no more digits than that. Others are
+            right too; a number of candidates may then certify fewer of them.
 
     Raises:
         ValueError: Another dtype.
@@ -104,33 +114,31 @@ def coarse_head(head: ReadoutHead, *, dtype: torch.dtype) -> CoarseHead:
             largest * (3 * exact.shape[1] * FLOAT32_UNIT),
         ]
     )
-    return CoarseHead(head, weight[tokens], tokens, bounds, norms)
+    # a scale is folded into the hidden states
+    keeps_states = dtype == torch.float32 or (dtype == states and head.logit_scale == 1.0)
+    rounds_inputs = not keeps_states or bool(errors.any())
+    return CoarseHead(head, weight[tokens], tokens, bounds, norms, rounds_inputs)
 
 
 def best_candidates(
     coarse: CoarseHead, hidden: Float[Tensor, "positions hidden"], n_candidates: int
 ) -> tuple[Int[Tensor, "positions candidates"], Float[Tensor, "positions 1"]]:
-    """Return the tokens with the highest upper ends, and the highest upper end of the others.
+    """Return the tokens with the highest upper ends, ascending, and what no other one exceeds.
 
     Two levels: the groups with the highest ends, then the tokens within them. Upper ends are
     before the soft cap.
     """
     products, margins = _products(coarse, hidden)
     n_groups = min(n_candidates, coarse.n_groups)
-    # unsorted: the lowest end that was picked is bound enough for those that were not, and a sort
-    # of the picked ones would cost as much as picking them
-    best = _upper(products.amax(1), margins).topk(n_groups, sorted=False)
-    index = best.indices[:, None].expand(-1, GROUP_TOKENS, -1)
-    ends = _upper(products.gather(2, index), margins.gather(1, best.indices)[:, None]).flatten(1)
-    picked = ends.topk(n_candidates, sorted=False)
-    groups = best.indices.gather(1, picked.indices % n_groups)
-    tokens = coarse.tokens[picked.indices // n_groups * coarse.n_groups + groups]
-    if n_candidates == coarse.head.vocab_size:
-        return tokens, torch.full_like(margins[:, :1], -math.inf)
-    outside = picked.values.amin(1, keepdim=True)
-    if n_groups < coarse.n_groups:
-        outside = torch.maximum(outside, best.values.amin(1, keepdim=True))
-    return tokens, outside
+    groups, outside = largest(_upper(products.amax(1), margins), n_groups)
+    index = groups[:, None].expand(-1, GROUP_TOKENS, -1)
+    ends = _upper(products.gather(2, index), margins.gather(1, groups)[:, None]).flatten(1)
+    places, outside_groups = largest(ends, n_candidates)
+    rows = places // n_groups * coarse.n_groups + groups.gather(1, places % n_groups)
+    outside = torch.maximum(outside, outside_groups)
+    if n_candidates == coarse.head.vocab_size:  # what is left only fills up the last group
+        outside = torch.full_like(outside, -math.inf)
+    return ascending(coarse.tokens[rows]), outside
 
 
 def upper_bounds(
@@ -194,7 +202,9 @@ def _product_dtype(weight: Tensor) -> torch.dtype:
 
 def _upper(products: Tensor, margins: Tensor) -> Tensor:
     """Return products + margins, with the rounding of bfloat16 products."""
-    upper = products.float() + margins
-    if products.dtype == torch.bfloat16:
-        upper = upper.add_(products.abs(), alpha=BFLOAT16_STEP)
-    return upper
+    if products.dtype != torch.bfloat16:
+        return products + margins
+    upper = products.float()
+    # half a step of bfloat16: 2^-8 of the power of two that the exponent alone stands for
+    steps = (upper.view(torch.int32) & EXPONENT_MASK).view(torch.float32)
+    return upper.add_(steps, alpha=BFLOAT16_HALF_STEP).add_(margins)

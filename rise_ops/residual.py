@@ -172,10 +172,10 @@ def _support(
     # torch.where, not boolean indexing: the latter makes the host wait for the device
     tokens[:, -1] = torch.where(missing, targets, tokens[:, -1])
     values[:, -1] = torch.where(missing, target_logits, values[:, -1])
-    return ordered(tokens, values)
+    return _ordered(tokens, values)
 
 
-def ordered(
+def _ordered(
     tokens: Int[Tensor, "positions support"], logits: Float[Tensor, "positions support"]
 ) -> tuple[Int[Tensor, "positions support"], Float[Tensor, "positions support"]]:
     """Return tokens and logits by (logit descending, token ascending)."""

@@ -232,7 +232,7 @@ class Sketcher:
             hidden,
             targets,
             rule,
-            n_candidates=candidates_for(rule),
+            n_candidates=candidates_for(rule, coarse),
             max_logit_bytes=max_logit_bytes,
         )
         # for all positions together: it is here that the host waits

@@ -20,12 +20,16 @@ from zarr.storage import MemoryStore
 
 from storage.errors import CorruptionError
 from storage.files import PARTIAL_SUFFIX, read_json, sync_folder, write_bytes, write_json
+from storage.shards import BlockLayout, block_layout, read_first_rows, read_some_rows
 
 INNER_CHUNK_BYTES = 2 * 1024 * 1024
 """Aim for the bytes that one random row read has to fetch and check."""
 
-WHOLE_BLOCK_BYTES = 2 * INNER_CHUNK_BYTES
-"""Blocks up to this size are one inner chunk."""
+FEW_ROWS_BYTES = 64 * 1024
+"""The same for rows that are only ever read a few at a time."""
+
+WHOLE_BLOCK_CHUNKS = 2
+"""Blocks up to so many times the aim are one inner chunk."""
 
 COUNTS_FILL = -1
 INT8_FILL = -128
@@ -85,13 +89,32 @@ class BlockArray:
         Raises:
             CorruptionError: A file is missing or damaged; the message names block and file.
         """
-        try:
-            values = np.asarray(zarr.open_array(self.path, mode="r")[start:stop])
-        except DAMAGE as error:
-            block = self._first_damaged(start, stop)
-            raise CorruptionError(
-                f"block {block}: {self.file(block)} cannot be read ({error}). {self.remedy}"
-            ) from error
+        values = self._read_sound(start, stop)
+        if values is None:
+            values = self._read_by_zarr(start, stop)
+        self._refuse_unwritten(values, start, stop)
+        return values
+
+    def read_rows(self, block: int, rows: np.ndarray) -> np.ndarray:
+        """Return chosen rows of a block, reading only the inner chunks that they lie in.
+
+        Args:
+            block: Number of the block.
+            rows: int64 [n], ascending positions in the block, at least one.
+
+        Raises:
+            CorruptionError: As `read`.
+        """
+        start = block * self.block_rows
+        values = None
+        if self._layout is not None:
+            values = read_some_rows(self.file(block), self._layout, rows)
+        if values is None:
+            values = self._read_by_zarr(start, start + int(rows[-1]) + 1)[rows]
+        self._refuse_unwritten(values, start, start + self.block_rows)
+        return values
+
+    def _refuse_unwritten(self, values: np.ndarray, start: int, stop: int) -> None:
         unwritten = unwritten_rows(values)
         if len(unwritten):
             block = (start + int(unwritten[0])) // self.block_rows
@@ -100,11 +123,34 @@ class BlockArray:
                 f"({len(unwritten)} of rows {start} to {stop - 1} were never written). "
                 f"{self.remedy}"
             )
-        return values
+
+    def _read_sound(self, start: int, stop: int) -> np.ndarray | None:
+        """Return the first rows of one block; None for other ranges and where Zarr must look."""
+        block, first = divmod(start, self.block_rows)
+        if first or not start < stop <= start + self.block_rows or self._layout is None:
+            return None
+        return read_first_rows(self.file(block), self._layout, stop - start)
+
+    def _read_by_zarr(self, start: int, stop: int) -> np.ndarray:
+        try:
+            return np.asarray(zarr.open_array(self.path, mode="r")[start:stop])
+        except DAMAGE as error:
+            block = self._first_damaged(start, stop)
+            raise CorruptionError(
+                f"block {block}: {self.file(block)} cannot be read ({error}). {self.remedy}"
+            ) from error
 
     @cached_property
     def _shape(self) -> list[int]:
-        return list(read_json(self.path / "zarr.json")["shape"])
+        return list(self._metadata["shape"])
+
+    @cached_property
+    def _layout(self) -> BlockLayout | None:
+        return block_layout(self._metadata)
+
+    @cached_property
+    def _metadata(self) -> dict[str, Any]:
+        return dict(read_json(self.path / "zarr.json"))
 
     def _first_damaged(self, start: int, stop: int) -> int:
         first, last = start // self.block_rows, (stop - 1) // self.block_rows
@@ -118,12 +164,14 @@ class BlockArray:
         return self._first_damaged(middle, stop)
 
 
-def choose_chunk_rows(block_rows: int, *, row_bytes: int) -> int:
-    """Return the divisor of ``block_rows`` that brings an inner chunk nearest to 2 MiB."""
-    if block_rows * row_bytes <= WHOLE_BLOCK_BYTES:
+def choose_chunk_rows(
+    block_rows: int, *, row_bytes: int, chunk_bytes: int = INNER_CHUNK_BYTES
+) -> int:
+    """Return the divisor of ``block_rows`` that brings an inner chunk nearest to the aim."""
+    if block_rows * row_bytes <= WHOLE_BLOCK_CHUNKS * chunk_bytes:
         return block_rows
     divisors = [rows for rows in range(1, block_rows + 1) if block_rows % rows == 0]
-    return min(divisors, key=lambda rows: abs(math.log(rows * row_bytes / INNER_CHUNK_BYTES)))
+    return min(divisors, key=lambda rows: abs(math.log(rows * row_bytes / chunk_bytes)))
 
 
 def create_group(path: Path) -> zarr.Group:
@@ -132,7 +180,13 @@ def create_group(path: Path) -> zarr.Group:
 
 
 def create_matrix(
-    group: zarr.Group, name: str, *, dtype: str, n_columns: int, block_rows: int
+    group: zarr.Group,
+    name: str,
+    *,
+    dtype: str,
+    n_columns: int,
+    block_rows: int,
+    chunk_bytes: int = INNER_CHUNK_BYTES,
 ) -> None:
     """Make an array [0, n_columns] whose shards are blocks of rows.
 
@@ -142,13 +196,17 @@ def create_matrix(
         dtype: ``f2`` or ``f4``, fill NaN; ``i1``, fill -128; or ``u1``, fill 0.
         n_columns: Columns.
         block_rows: Rows a block.
+        chunk_bytes: Aim for the bytes of an inner chunk.
     """
     row_bytes = n_columns * np.dtype(dtype).itemsize
     group.create_array(
         name,
         shape=(0, n_columns),
         dtype=dtype,
-        chunks=(choose_chunk_rows(block_rows, row_bytes=row_bytes), n_columns),
+        chunks=(
+            choose_chunk_rows(block_rows, row_bytes=row_bytes, chunk_bytes=chunk_bytes),
+            n_columns,
+        ),
         shards=(block_rows, n_columns),
         compressors=Crc32cCodec(),
         fill_value={"i": INT8_FILL, "u": 0}.get(np.dtype(dtype).kind, float("nan")),

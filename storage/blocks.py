@@ -22,6 +22,7 @@ GROUP = "signatures.zarr"
 SIGNATURES = "signatures"
 POSITIONS = "n_positions"
 SCALES = "scales"
+FLOATS = "floats"
 RECORDS = "blocks"
 
 
@@ -49,14 +50,19 @@ ROW_CODES = {
 }
 
 
-def check_code(code: str, n_numbers: int) -> None:
-    """Refuse codes that are unknown, and lengths that do not fill the code's elements."""
+def check_code(code: str, n_numbers: int, float_numbers: int | None = None) -> None:
+    """Refuse codes that are unknown, lengths that do not fill them, and floats kept twice."""
     if code not in ROW_CODES:
         raise ValueError(f"expected a code of {', '.join(ROW_CODES)}, got {code!r}.")
     packed = ROW_CODES[code].packed
     if n_numbers % packed:
         raise ValueError(
             f"code {code!r} packs {packed} numbers into one byte, but {n_numbers} is no multiple."
+        )
+    if float_numbers is not None and (code == PLAIN_CODE or float_numbers < 1):
+        raise ValueError(
+            f"float16 rows of 1 number or more are kept beside codes, got code {code!r} and "
+            f"{float_numbers} numbers."
         )
 
 
@@ -69,12 +75,14 @@ class SignatureBlocks:
         n_numbers: Length of a signature.
         block_rows: Rows a block.
         code: How numbers are stored, a key of `ROW_CODES`.
+        float_numbers: Length of the float16 rows beside codes; None where there are none.
     """
 
     folder: Path
     n_numbers: int
     block_rows: int
     code: str = PLAIN_CODE
+    float_numbers: int | None = None
 
     @cached_property
     def signatures(self) -> arrays.BlockArray:
@@ -85,6 +93,11 @@ class SignatureBlocks:
     def scales(self) -> arrays.BlockArray | None:
         """float32 [rows]; None where the code has none."""
         return self._array(SCALES) if ROW_CODES[self.code].scaled else None
+
+    @cached_property
+    def floats(self) -> arrays.BlockArray | None:
+        """float16 [rows, float_numbers], as before coding; None where none are kept."""
+        return None if self.float_numbers is None else self._array(FLOATS)
 
     @cached_property
     def n_positions(self) -> arrays.BlockArray:
@@ -111,6 +124,15 @@ class SignatureBlocks:
             n_columns=self.n_columns,
             block_rows=self.block_rows,
         )
+        if self.float_numbers is not None:
+            arrays.create_matrix(
+                group,
+                FLOATS,
+                dtype="f2",
+                n_columns=self.float_numbers,
+                block_rows=self.block_rows,
+                chunk_bytes=arrays.FEW_ROWS_BYTES,
+            )
         if self.scales is not None:
             arrays.create_scales(group, SCALES, block_rows=self.block_rows)
         arrays.create_counts(group, POSITIONS, block_rows=self.block_rows)
@@ -128,13 +150,14 @@ class SignatureBlocks:
         for array, _ in self._files():
             array.grow(n_rows)
 
-    def write(
+    def write(  # noqa: PLR0913 - one argument an array
         self,
         block: int,
         signatures: np.ndarray,
         n_positions: np.ndarray,
         *,
         scales: np.ndarray | None = None,
+        floats: np.ndarray | None = None,
         rows_digest: str,
         n_tokens: int,
     ) -> None:
@@ -142,10 +165,13 @@ class SignatureBlocks:
         self._check_types(block, signatures, n_positions)
         self._check_values(block, signatures, n_positions)
         self._check_scales(block, signatures, scales)
+        self._check_floats(block, len(signatures), floats)
         self.discard(block)
         values = {"shard": signatures, "positions": n_positions}
         if scales is not None:
             values["scales"] = scales
+        if floats is not None:
+            values["floats"] = floats
         record = {
             "block": block,
             "n_rows": len(signatures),
@@ -204,8 +230,13 @@ class SignatureBlocks:
 
     def _files(self) -> list[tuple[arrays.BlockArray, str]]:
         """Return the arrays of a block and their keys in its record, in the order of writing."""
-        scales = [] if self.scales is None else [(self.scales, "scales")]
-        return [(self.signatures, "shard"), *scales, (self.n_positions, "positions")]
+        files = [
+            (self.signatures, "shard"),
+            (self.floats, "floats"),
+            (self.scales, "scales"),
+            (self.n_positions, "positions"),
+        ]
+        return [(array, key) for array, key in files if array is not None]
 
     def _array(self, name: str) -> arrays.BlockArray:
         remedy = f"Delete the block's record in {self.folder / RECORDS} and build the index again."
@@ -248,12 +279,7 @@ class SignatureBlocks:
     def _check_values(self, block: int, signatures: np.ndarray, n_positions: np.ndarray) -> None:
         if (n_positions < 0).any():
             raise ValueError(f"block {block}: n_positions has negative counts.")
-        broken = np.flatnonzero(~np.isfinite(signatures).all(axis=1))
-        if len(broken):
-            raise ValueError(
-                f"block {block}: {len(broken)} signatures are not finite, the first is row "
-                f"{broken[0]} of the block. Check the model's number format (dtype)."
-            )
+        _refuse_not_finite(block, signatures)
         marked = arrays.unwritten_rows(signatures)
         if len(marked):
             raise ValueError(
@@ -273,3 +299,20 @@ class SignatureBlocks:
             )
         if not (np.isfinite(scales) & (scales >= 0)).all():
             raise ValueError(f"block {block}: scales must be finite and 0 or more.")
+
+    def _check_floats(self, block: int, n_rows: int, floats: np.ndarray | None) -> None:
+        wanted = "none" if self.floats is None else f"float16 {[n_rows, self.float_numbers]}"
+        found = "none" if floats is None else f"{floats.dtype} {list(floats.shape)}"
+        if found != wanted:
+            raise ValueError(f"block {block}: expected floats: {wanted}, got {found}.")
+        if floats is not None:
+            _refuse_not_finite(block, floats)
+
+
+def _refuse_not_finite(block: int, signatures: np.ndarray) -> None:
+    broken = np.flatnonzero(~np.isfinite(signatures).all(axis=1))
+    if len(broken):
+        raise ValueError(
+            f"block {block}: {len(broken)} signatures are not finite, the first is row "
+            f"{broken[0]} of the block. Check the model's number format (dtype)."
+        )

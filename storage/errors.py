@@ -9,6 +9,9 @@ StorageError
 └── BusyError                                      another process holds the lock
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class StorageError(Exception):
     """Base of every error about stored bytes."""
@@ -49,3 +52,17 @@ class MismatchError(StorageError, ValueError):
 
 class BusyError(StorageError):
     """Another process is writing the same artifact."""
+
+
+def flat_differences(
+    expected: Mapping[str, Any], found: Mapping[str, Any], prefix: str = ""
+) -> list[tuple[str, object, object]]:
+    """Return ``(dotted field, expected, found)`` for every leaf that differs; absent is None."""
+    differences: list[tuple[str, object, object]] = []
+    for key in sorted({*expected, *found}):
+        want, got, name = expected.get(key), found.get(key), f"{prefix}{key}"
+        if isinstance(want, Mapping) and isinstance(got, Mapping):
+            differences += flat_differences(want, got, f"{name}.")
+        elif want != got:
+            differences.append((name, want, got))
+    return differences

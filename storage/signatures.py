@@ -4,7 +4,6 @@
 see FORMAT.md. An opened index stays at the state that it was opened at.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -13,17 +12,22 @@ from typing import Any
 import numpy as np
 
 from storage import arrays
-from storage.blocks import GROUP, PLAIN_CODE, SignatureBlocks, check_code
+from storage.blocks import GROUP, PLAIN_CODE, check_code
 from storage.catalog import open_store
-from storage.errors import CorruptionError, IncompleteError, MismatchError, NotFoundError
+from storage.errors import (
+    CorruptionError,
+    IncompleteError,
+    MismatchError,
+    NotFoundError,
+    flat_differences,
+)
 from storage.files import (
-    canonical_json,
     exclusive_lock,
     publish,
     remove_partials,
-    short_id,
     staging_folder,
 )
+from storage.index_header import TABLES, index_blocks, index_header, write_empty_index
 from storage.layout import (
     INDEX_FILE,
     INDEX_FORMAT,
@@ -38,8 +42,6 @@ from storage.layout import (
 from storage.manifests import read_manifest, write_manifest
 from storage.refs import IndexRef
 
-TABLES = "tables"
-
 
 class SignatureIndex:
     """One index, opened at the state that was committed last; open it again to see more.
@@ -50,6 +52,7 @@ class SignatureIndex:
         n_numbers: Length of a signature.
         block_rows: Rows a block.
         code: How rows are stored: ``float16``, ``int8`` or ``sign``.
+        float_numbers: Length of the float16 rows that are kept beside codes; None without.
     """
 
     def __init__(
@@ -63,13 +66,14 @@ class SignatureIndex:
         self.n_numbers: int = header["n_numbers"]
         self.block_rows: int = header["block_rows"]
         self.code: str = header.get("code", PLAIN_CODE)
+        self.float_numbers: int | None = header.get("float_numbers")
         self._state = state
-        self._blocks = SignatureBlocks(self.folder, self.n_numbers, self.block_rows, self.code)
+        self._blocks = index_blocks(self.folder, header)
 
     # --------------------------------------------------------------------- making and opening
 
     @classmethod
-    def create(
+    def create(  # noqa: PLR0913 - one argument a field of the header
         cls,
         ref: IndexRef,
         *,
@@ -78,6 +82,7 @@ class SignatureIndex:
         n_numbers: int,
         block_rows: int,
         code: str = PLAIN_CODE,
+        float_numbers: int | None = None,
     ) -> "SignatureIndex":
         """Make an empty index, or open the one that is there if it has the same identity.
 
@@ -88,24 +93,33 @@ class SignatureIndex:
             n_numbers: Length of a signature.
             block_rows: Rows a block; one block is one shard and one unit of resume.
             code: How rows are stored: ``float16``, ``int8`` or ``sign``.
+            float_numbers: Length of the float16 rows to keep beside codes; None for none.
 
         Raises:
-            ValueError: The code is unknown or does not fit the length.
+            ValueError: The code is unknown or does not fit the length, or float16 rows are to be
+                kept twice.
             MismatchError: An index of that name has another identity, or other sizes.
         """
         open_store(ref.root, create=True)
-        check_code(code, n_numbers)
-        header = _header(identity, n_numbers=n_numbers, block_rows=block_rows, code=code)
+        check_code(code, n_numbers, float_numbers)
+        header = index_header(
+            identity,
+            n_numbers=n_numbers,
+            block_rows=block_rows,
+            code=code,
+            float_numbers=float_numbers,
+        )
         folder = index_folder(ref)
         remove_partials(folder.parent)
         if not folder.exists():
             with suppress(FileExistsError), staging_folder(folder) as staging:
-                _write_empty(staging, header, tables)
+                write_empty_index(staging, header, tables)
                 # FileExistsError: another process was first; its identity is compared below.
                 publish(staging, folder)
         index = cls.open(ref)
+        optional = {"code": code, "float_numbers": float_numbers}
         differences = flat_differences(
-            {**header, "code": code}, {key: getattr(index, key) for key in (*header, "code")}
+            {**header, **optional}, {key: getattr(index, key) for key in (*header, *optional)}
         )
         if differences:
             raise MismatchError(
@@ -205,13 +219,14 @@ class SignatureIndex:
         remove_partials(self.folder / STATISTICS_FOLDER)
         self._blocks.reserve(n_rows)
 
-    def write_block(
+    def write_block(  # noqa: PLR0913 - one argument an array
         self,
         block: int,
         signatures: np.ndarray,
         n_positions: np.ndarray,
         *,
         scales: np.ndarray | None = None,
+        floats: np.ndarray | None = None,
         rows_digest: str,
         n_tokens: int,
     ) -> None:
@@ -226,6 +241,7 @@ class SignatureIndex:
                 index int8 [n, n_numbers], without -128, or uint8 [n, n_numbers / 8].
             n_positions: int32 [n], predicted positions of each row; 0 marks an empty row.
             scales: float32 [n], what each row's codes are multiplied with; None for float16.
+            floats: float16 [n, float_numbers], the rows before coding; None where none are kept.
             rows_digest: Digest of the rows of the block, for `is_done`.
             n_tokens: Tokens read for the block, for the record.
 
@@ -238,6 +254,7 @@ class SignatureIndex:
             signatures,
             n_positions,
             scales=scales,
+            floats=floats,
             rows_digest=rows_digest,
             n_tokens=n_tokens,
         )
@@ -251,7 +268,7 @@ class SignatureIndex:
 
         Returns:
             ``block, n_rows, n_tokens, n_empty, rows_digest``, and ``_bytes`` and ``_sha256`` of
-            ``shard``, ``positions`` and, where rows have scales, ``scales``.
+            ``shard``, ``positions`` and, where rows have them, ``floats`` and ``scales``.
 
         Raises:
             CorruptionError: The record is damaged.
@@ -315,6 +332,24 @@ class SignatureIndex:
         start, stop = self._bounds(block)
         return None if self._blocks.scales is None else self._blocks.scales.read(start, stop)
 
+    def read_floats(self, block: int, rows: np.ndarray) -> np.ndarray:
+        """Return the float16 rows that are kept beside codes, float16 [n, float_numbers].
+
+        Args:
+            block: Number of the block.
+            rows: int64 [n], ascending positions in the block; only what holds them is read.
+
+        Raises:
+            ValueError: There is no such block or row, or the index keeps no floats.
+            CorruptionError: The file is missing or a checksum does not hold.
+        """
+        start, stop = self._bounds(block)
+        if self._blocks.floats is None:
+            raise ValueError(f"index {self.ref.index!r} keeps no float rows beside its codes.")
+        if len(rows) == 0 or rows[0] < 0 or rows[-1] >= stop - start:
+            raise ValueError(f"expected rows 0 to {stop - start - 1} of block {block}, got {rows}.")
+        return self._blocks.floats.read_rows(block, rows)
+
     def n_positions(self) -> np.ndarray:
         """Return the predicted positions of every committed row, int32 [n_rows]."""
         return self._blocks.n_positions.read(0, self.n_rows)
@@ -372,41 +407,3 @@ def index_lock(ref: IndexRef) -> AbstractContextManager[None]:
     return exclusive_lock(
         folder.with_name(f".{folder.name}{LOCK_FILE}"), what=f"index {ref.index!r}"
     )
-
-
-def flat_differences(
-    expected: Mapping[str, Any], found: Mapping[str, Any], prefix: str = ""
-) -> list[tuple[str, object, object]]:
-    """Return ``(dotted field, expected, found)`` for every leaf that differs; absent is None."""
-    differences: list[tuple[str, object, object]] = []
-    for key in sorted({*expected, *found}):
-        want, got, name = expected.get(key), found.get(key), f"{prefix}{key}"
-        if isinstance(want, Mapping) and isinstance(got, Mapping):
-            differences += flat_differences(want, got, f"{name}.")
-        elif want != got:
-            differences.append((name, want, got))
-    return differences
-
-
-def _header(
-    identity: Mapping[str, Any], *, n_numbers: int, block_rows: int, code: str
-) -> dict[str, Any]:
-    if n_numbers < 1 or block_rows < 1:
-        raise ValueError(f"expected n_numbers and block_rows >= 1, got {n_numbers}, {block_rows}.")
-    return {
-        "identity": json.loads(canonical_json(identity)),  # as it will be read: tuples are lists
-        "index_id": short_id(identity),
-        "n_numbers": n_numbers,
-        "block_rows": block_rows,
-        # absent means float16: indexes from before there were codes stay what they are
-        **({} if code == PLAIN_CODE else {"code": code}),
-    }
-
-
-def _write_empty(folder: Path, header: Mapping[str, Any], tables: Mapping[str, np.ndarray]) -> None:
-    code = header.get("code", PLAIN_CODE)
-    SignatureBlocks(folder, header["n_numbers"], header["block_rows"], code).create()
-    stored = arrays.create_group(folder / GROUP / TABLES)
-    for name in sorted(tables):
-        arrays.write_whole(stored, name, tables[name])
-    write_manifest(folder / INDEX_FILE, INDEX_FORMAT, header)

@@ -63,7 +63,13 @@ class TokenContributions:
 
 
 def attribute_text(
-    index: IndexRef, *, prompt: str, completion: str, top_k: int, runtime: RuntimeConfig
+    index: IndexRef,
+    *,
+    prompt: str,
+    completion: str,
+    top_k: int,
+    runtime: RuntimeConfig,
+    shortlist: int | None = None,
 ) -> list[Hit]:
     """Return the training rows that pushed the model towards ``completion``, strongest first.
 
@@ -73,13 +79,16 @@ def attribute_text(
         completion: What the model said.
         top_k: Rows wanted, at most the rows of the index.
         runtime: Device and workers.
+        shortlist: Rows that codes choose and the floats kept beside them decide on; None: rows as
+            they are coded decide.
 
     Raises:
-        ValueError: The completion has no predicted token, or ``top_k`` exceeds the rows.
+        ValueError: The completion has no predicted token, ``top_k`` exceeds the rows or the
+            shortlist, or there are no floats for a shortlist.
     """
     _check_answer(prompt, completion)
     signatures = query_signatures(index, [prompt + completion], [len(prompt)], runtime)
-    return attribute(index, signatures, top_k=top_k, runtime=runtime)[0]
+    return attribute(index, signatures, top_k=top_k, runtime=runtime, shortlist=shortlist)[0]
 
 
 def token_contributions(

@@ -2,7 +2,9 @@
 
 Arithmetic on the host, without a model: rows are cut into windows, windows of like length are put
 into batches of bounded size (so that little is spent on padding), and each batch becomes a handful
-of index arrays that the device needs. The order is fixed by the rows alone.
+of index arrays that the device needs. The order is fixed by the rows alone, and so is how far a
+window is padded: attention in bfloat16 rounds differently in a longer window, and what a row's
+signature is must not depend on the rows beside it.
 """
 
 from collections.abc import Sequence
@@ -23,17 +25,28 @@ PADDING_ID = 0
 
 @dataclass(frozen=True)
 class Window:
-    """Tokens ``[start, stop)`` of a row; those from ``first_target`` on are predicted in it."""
+    """Tokens ``[start, stop)`` of a row; those from ``first_target`` on are predicted in it.
+
+    ``most_tokens`` is as long as any window may be, its padding counted; None: no bound.
+    """
 
     row: int
     start: int
     stop: int
     first_target: int
+    most_tokens: int | None = None
 
     @property
     def n_tokens(self) -> int:
         """Length in tokens."""
         return self.stop - self.start
+
+    @property
+    def padded_tokens(self) -> int:
+        """Length with padding: the next of 16 steps between two powers of two."""
+        step = 1 << max(0, (self.n_tokens - 1).bit_length() - 5)
+        padded = -(-self.n_tokens // step) * step
+        return padded if self.most_tokens is None else min(padded, self.most_tokens)
 
 
 @dataclass(frozen=True)
@@ -73,35 +86,35 @@ def cut_windows(rows: Sequence[TokenRow], window: WindowConfig) -> tuple[list[Wi
         for start, stop in window_spans(len(row.ids), window=window.tokens, overlap=window.overlap):
             first_target = max(row.first_target, start + 1)  # nothing precedes a window's token 0
             if first_target < stop:
-                windows.append(Window(number, start, stop, first_target))
+                windows.append(Window(number, start, stop, first_target, window.tokens))
                 n_positions[number] += stop - max(first_target, counted)
                 counted = stop
     return windows, n_positions
 
 
 def plan_batches(windows: Sequence[Window], *, batch_tokens: int) -> list[list[Window]]:
-    """Group windows of like length, longest first.
+    """Group windows that are padded to the same length, longest first.
 
     Args:
         windows: In any order; ties keep it.
         batch_tokens: Most tokens a batch, padding included; one window is always taken.
     """
     batches: list[list[Window]] = []
-    longest = 0
+    length = 0
     for window in sorted(windows, key=lambda window: -window.n_tokens):
         last = batches[-1] if batches else []
-        fits = (len(last) + 1) * longest <= batch_tokens and len(last) < MAX_BATCH_WINDOWS
-        if last and fits:
+        fits = (len(last) + 1) * length <= batch_tokens and len(last) < MAX_BATCH_WINDOWS
+        if window.padded_tokens == length and fits:
             last.append(window)
         else:
             batches.append([window])
-            longest = window.n_tokens
+            length = window.padded_tokens
     return batches
 
 
 def make_batch(rows: Sequence[TokenRow], windows: Sequence[Window]) -> TokenBatch:
     """Lay windows out for the device."""
-    n_tokens = max(window.n_tokens for window in windows)
+    n_tokens = max(window.padded_tokens for window in windows)
     ids = np.full((len(windows), n_tokens), PADDING_ID, dtype=np.int64)
     positions, targets = [], []
     for number, window in enumerate(windows):

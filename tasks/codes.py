@@ -43,7 +43,9 @@ def code_identity(signature: SignatureConfig) -> dict[str, Any]:
         return {}
     rotation = code_rotation(signature)
     digest = None if rotation is None else tables_digest(rotation.to_arrays())
-    return {"code": {"name": signature.code, "rotation_sha256": digest}}
+    # settings that are off are left out: indexes from before there were floats stay what they are
+    floats = {"floats": "float16"} if signature.keep_floats else {}
+    return {"code": {"name": signature.code, "rotation_sha256": digest, **floats}}
 
 
 def coded_numbers(signature: SignatureConfig) -> int:
@@ -51,6 +53,11 @@ def coded_numbers(signature: SignatureConfig) -> int:
     n_numbers = signature.sketch.n_numbers
     is_rotated = signature.code != PLAIN_CODE and signature.sketch.kind == "separable"
     return rotated_numbers(n_numbers) if is_rotated else n_numbers
+
+
+def float_numbers(signature: SignatureConfig) -> int | None:
+    """Return the numbers of the float rows beside codes, which are not rotated; None without."""
+    return signature.sketch.n_numbers if signature.keep_floats else None
 
 
 def stored_rotation(index: SignatureIndex) -> Rotation | None:

@@ -218,6 +218,30 @@ class ScoreConfig(StageConfig):
         10, ge=1, title="Rows a query", description="Strongest proponents kept a query."
     )
     full_matrix: bool = Field(default=False, title="Keep the full score matrix")
+    shortlist: int | None = Field(
+        None,
+        ge=1,
+        title="Rows on a query's shortlist",
+        description=(
+            "Codes choose so many rows a query, and the float rows kept beside them decide which "
+            "are the strongest. Empty: codes decide. Values of rows come from codes either way."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _shortlist_holds_the_best(self) -> "ScoreConfig":
+        if self.shortlist is None:
+            return self
+        if self.shortlist < self.top_k:
+            raise ValueError(
+                f"shortlist is {self.shortlist} but top_k {self.top_k}; raise shortlist."
+            )
+        if self.full_matrix:
+            raise ValueError(
+                "full_matrix keeps the score of every row, a shortlist looks again at a few; "
+                "leave one of them out."
+            )
+        return self
 
 
 class RuntimeConfig(StageConfig):

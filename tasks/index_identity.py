@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from storage.errors import MismatchError, NotFoundError
+from storage.errors import MismatchError, NotFoundError, flat_differences
 from storage.refs import CorpusRef, IndexRef
-from storage.signatures import SignatureIndex, flat_differences
+from storage.signatures import SignatureIndex
 from tasks.codes import code_identity, without_rotation
 from tasks.config import IndexConfig, ModelConfig
 from tasks.signature_config import SignatureConfig

@@ -75,6 +75,20 @@ def null_scores(
     return found
 
 
+def null_float_scores(
+    index: SignatureIndex, panel: QueryPanel, positions: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return the scores of some rows by the floats beside their codes; see `null_scores`."""
+    found = np.empty((panel.n_queries, len(positions)), np.float32)
+    blocks = positions // index.block_rows
+    with threadpool_limits(limits=1):
+        for block in np.unique(blocks).tolist():
+            lines = np.flatnonzero(blocks == block)
+            floats = index.read_floats(block, positions[lines] - block * index.block_rows)
+            found[:, lines] = block_scores(floats, panel)[:-1]
+    return found
+
+
 def calibrated(
     scores: NDArray[np.float32], nulls: NDArray[np.float32], *, n_rows: int
 ) -> dict[str, NDArray[np.float32]]:

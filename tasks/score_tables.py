@@ -6,21 +6,35 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rise_ops.scoring import QueryPanel, split_keys
+from rise_ops.scoring import query_panel, split_keys
 from storage.signatures import SignatureIndex
-from tasks.null_rows import calibrated, null_positions, null_scores
+from tasks.codes import index_panel
+from tasks.null_rows import calibrated, null_float_scores, null_positions, null_scores
 from tasks.scoring_graph import SearchResult
 
 
 def random_scores(
-    index: SignatureIndex, panel: QueryPanel, living: NDArray[np.bool_] | None
+    index: SignatureIndex,
+    signatures: NDArray[np.float32],
+    living: NDArray[np.bool_] | None,
+    *,
+    floats: bool = False,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return what random living rows score for each query, and which rows they are."""
+    """Return what random living rows score for each query, and which rows they are.
+
+    Args:
+        index: The rows.
+        signatures: float32 [n_queries, n_numbers], not rotated.
+        living: bool [n_rows], or None where every row is.
+        floats: Score the float rows beside the codes, as a search with a shortlist does.
+    """
     n_positions = index.n_positions()
     if living is not None:
         n_positions = np.where(living, n_positions[: len(living)], 0)
     positions = null_positions(n_positions)
-    return null_scores(index, panel, positions), positions
+    if floats:
+        return null_float_scores(index, query_panel(signatures), positions), positions
+    return null_scores(index, index_panel(index, signatures), positions), positions
 
 
 def count_able(found: SearchResult, living: NDArray[np.bool_] | None) -> int:

@@ -16,14 +16,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from storage.corpus import Corpus, Row
-from storage.errors import CorruptionError, MismatchError
+from storage.errors import CorruptionError, MismatchError, flat_differences
 from storage.files import short_id
 from storage.layout import QUALITY_FOLDER, scores_folder
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ScoresRef
 from storage.scores import NULL_SCHEMA, Scores, ScoresWriter
-from storage.signatures import SignatureIndex, flat_differences
-from tasks.codes import index_panel
+from storage.signatures import SignatureIndex
 from tasks.config import RuntimeConfig, ScoreConfig
 from tasks.null_rows import CALIBRATED
 from tasks.progress import NO_PROGRESS, Progress
@@ -31,8 +30,9 @@ from tasks.quality_config import SHIPPED, QualityConfig
 from tasks.quality_gate import recorded_warnings
 from tasks.score_tables import calibrated_rows, count_able, random_scores, ranked_rows
 from tasks.scores_gate import judge_scores, refusal
-from tasks.scoring_graph import Search, predicted_bytes, search
+from tasks.scoring_graph import Search, predicted_bytes
 from tasks.selection_problem import row_id_ranks
+from tasks.shortlist import check_shortlist, find_rows
 from tasks.takedown import LivingRows, living_rows
 
 SCORES_VERSION = 2
@@ -123,7 +123,8 @@ def score(
         ScoresRefused: The scores failed the gate; nothing was published.
         SuiteError: The suite cannot be used.
         MismatchError: Queries and rows were sketched in different spaces; lists the fields.
-        ValueError: ``top_k`` exceeds the rows that have positions; gives both numbers.
+        ValueError: ``top_k`` exceeds the rows that have positions; gives both numbers. Or there
+            are no floats for a shortlist.
         IncompleteError: The index was never finished.
         CorruptionError: A block is missing or damaged; names it.
     """
@@ -133,6 +134,8 @@ def score(
     _check_same_space(opened, query_set)
     living = living_rows(_corpus_ref(opened), opened.batches)
     n_empty = _check_top_k(opened, config.top_k, living.mask)
+    if config.shortlist is not None:
+        check_shortlist(opened, config.shortlist)
     identity = _identity(opened, queries, config, living)
     ref = ScoresRef(index.root, short_id(identity))
     already = Scores.exists(index.root, ref.scores_id)
@@ -160,7 +163,7 @@ def score(
         n_rows=opened.n_rows,
         n_empty=n_empty,
         n_queries=n_queries,
-        predicted_bytes=predicted_bytes(opened, n_queries, runtime),
+        predicted_bytes=predicted_bytes(opened, n_queries, runtime, shortlist=config.shortlist),
         seconds=time.monotonic() - started,
         already=already,
         warnings=recorded_warnings(docs),
@@ -174,6 +177,7 @@ def attribute(
     *,
     top_k: int,
     runtime: RuntimeConfig,
+    shortlist: int | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> list[list[Hit]]:
     """Return the strongest proponents of each query, best first.
@@ -183,23 +187,27 @@ def attribute(
         signatures: float32 [n_queries, n_numbers], made with this index.
         top_k: Rows a query.
         runtime: Scheduler and workers.
+        shortlist: Rows a query that codes choose and float rows decide on, at least ``top_k``;
+            None: rows as they are coded decide.
         progress: Receives one step a block.
 
     Raises:
-        ValueError: ``top_k`` exceeds the rows that have positions, or the signatures have
-            another length than the index's; gives both numbers.
+        ValueError: ``top_k`` exceeds the rows that have positions or the shortlist, or the
+            signatures have another length than the index's; gives both numbers.
         IncompleteError: The index was never finished.
         CorruptionError: A block is missing or damaged; names it.
     """
     opened = SignatureIndex.open(index)
-    panel = index_panel(opened, signatures)
     living = living_rows(_corpus_ref(opened), opened.batches).mask
     _check_top_k(opened, top_k, living)
+    if shortlist is not None and shortlist < top_k:
+        raise ValueError(f"shortlist is {shortlist} but top_k {top_k}; raise shortlist.")
     row_ids = _row_ids(opened)
     ranks = row_id_ranks(row_ids)
-    found = search(Search(_anywhere(index), top_k), panel, ranks, runtime, progress, living)
-    names = [str(number) for number in range(panel.n_queries)]
-    nulls, _ = random_scores(opened, panel, living)
+    plan = Search(_anywhere(index), top_k, shortlist=shortlist)
+    found = find_rows(plan, signatures, ranks, runtime, progress, living)
+    names = [str(number) for number in range(len(signatures))]
+    nulls, _ = random_scores(opened, signatures, living, floats=shortlist is not None)
     top_rows = ranked_rows(found.keys, ranks, row_ids, names)
     return _hits(opened, calibrated_rows(top_rows, nulls, n_rows=count_able(found, living)), names)
 
@@ -270,7 +278,8 @@ def _identity(
         "batches": index.batches,
         "query_set": queries.name,
         "query_set_version": queries.version,
-        "config": config.model_dump(mode="json"),
+        # settings that are not used are left out: scores from before there were any keep their id
+        "config": config.model_dump(mode="json", exclude_none=True),
         **({} if living.digest is None else {"tombstones": living.digest}),
     }
 
@@ -316,22 +325,26 @@ def _score_tables(
 ) -> dict[str, pa.Table]:
     """Search the index; return values, top and bottom rows as tables, write the matrix."""
     index = target.index
-    panel = index_panel(index, query_set.signatures())
+    signatures = query_set.signatures()
     matrix = None
     if config.full_matrix:
         matrix = writer.start_matrix(
-            n_rows=index.n_rows, n_queries=panel.n_queries, block_rows=index.block_rows
+            n_rows=index.n_rows, n_queries=len(signatures), block_rows=index.block_rows
         )
     row_ids = _row_ids(index)
     ranks = row_id_ranks(row_ids)
-    plan = Search(_anywhere(index.ref), config.top_k, matrix, opponents=True)
-    found = search(plan, panel, ranks, runtime, progress, target.living)
+    plan = Search(
+        _anywhere(index.ref), config.top_k, matrix, opponents=True, shortlist=config.shortlist
+    )
+    found = find_rows(plan, signatures, ranks, runtime, progress, target.living)
     values = {"row_id": row_ids, "value": found.values, "n_positions": found.n_positions}
     query_ids = query_set.queries().column("row_id").to_pylist()
     proponents, opponents = np.split(found.keys, 2)
     bottom_rows = ranked_rows(opponents, ranks, row_ids, query_ids)
     negated = bottom_rows.column("score").to_numpy()
-    nulls, positions = random_scores(index, panel, target.living)
+    nulls, positions = random_scores(
+        index, signatures, target.living, floats=config.shortlist is not None
+    )
     top_rows = ranked_rows(proponents, ranks, row_ids, query_ids)
     return {
         "values": pa.table(values),

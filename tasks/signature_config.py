@@ -278,6 +278,23 @@ class SignatureConfig(StageConfig):
         title="Code",
         description="How rows are stored; int8 takes a half, sign a sixteenth. Queries stay float.",
     )
+    keep_floats: bool = Field(
+        default=False,
+        title="Keep float rows beside codes",
+        description=(
+            "Also store rows as float16, so that a search can look again at a shortlist that codes "
+            "chose (scoring.shortlist). They are read a few at a time."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _floats_once(self) -> "SignatureConfig":
+        if self.keep_floats and self.code == "float16":
+            raise ValueError(
+                "code float16 keeps the float rows already; leave keep_floats out, or choose code "
+                "sign or int8."
+            )
+        return self
 
     @model_validator(mode="after")
     def _signs_fill_bytes(self) -> "SignatureConfig":

@@ -22,7 +22,7 @@ from storage.refs import CorpusRef, IndexRef
 from storage.signatures import SignatureIndex, index_lock
 from tasks.backbone import resolve_device
 from tasks.calibration import Drift, calibrated_tables, encoded_rows, measure_drift
-from tasks.codes import code_rotation, coded_numbers, stored_rotation
+from tasks.codes import code_rotation, coded_numbers, float_numbers, stored_rotation
 from tasks.config import IndexConfig, RuntimeConfig
 from tasks.index_gate import check_index
 from tasks.index_identity import (
@@ -199,15 +199,16 @@ def calibrate_index(
 def plan_index(
     ref: IndexRef, corpus: CorpusRef, config: IndexConfig, runtime: RuntimeConfig
 ) -> IndexPlan:
-    """Make the index if it is missing, and find the blocks that are still to do.
+    """Find the blocks that are still to do.
 
-    The caller holds `writing_index`.
+    The caller holds `writing_index`, and since then has called `calibrate_index` with the same
+    arguments, which makes the index or says that it is another one.
 
     Raises:
-        ValueError: Rows were appended that the index's directions do not fit, or an error of
-            `calibrate_index`, as all others.
+        NotFoundError: There is no such index.
+        ValueError: Rows were appended that the index's directions do not fit.
+        MemoryError: The work will not fit into memory.
     """
-    calibrate_index(ref, corpus, config, runtime)
     index = SignatureIndex.open(ref)
     batches = _batch_ids(corpus)
     contents = _block_contents(Corpus(corpus), batches, block_rows=config.block_rows)
@@ -271,14 +272,14 @@ def sketch_block(plan: IndexPlan, block: int, *, progress: Progress = NO_PROGRES
     )
     n_tokens = sum(len(row.ids) for row in token_rows)
     rotation = stored_rotation(index)
-    codes = encode(
-        signatures if rotation is None else rotation.apply(signatures), plan.config.signature.code
-    )
+    signature = plan.config.signature
+    codes = encode(signatures if rotation is None else rotation.apply(signatures), signature.code)
     index.write_block(
         block,
         codes.values,
         n_positions,
         scales=codes.scales,
+        floats=encode(signatures, "float16").values if signature.keep_floats else None,
         rows_digest=digest([[row.row_id, row.content_hash] for row in rows]),
         n_tokens=n_tokens,
     )
@@ -348,13 +349,14 @@ def build_index(
     quality: QualityConfig = SHIPPED,
     progress: Progress = NO_PROGRESS,
 ) -> IndexReport:
-    """Bring an index up to its corpus: plan, every missing block, gate, commit; under the lock.
+    """Bring an index up to its corpus under the lock: tables, plan, blocks, gate, commit.
 
     Raises:
         IndexRefused: The gate refuses the rows.
         BusyError: Another process is building it.
     """
     with writing_index(ref):
+        calibrate_index(ref, corpus, config, runtime)
         plan = plan_index(ref, corpus, config, runtime)
         progress.start(total=plan.n_missing_rows, unit="rows")
         reports = [sketch_block(plan, block, progress=progress) for block in plan.blocks]
@@ -384,6 +386,7 @@ def _create_index(
         n_numbers=coded_numbers(config.signature),
         block_rows=config.block_rows,
         code=config.signature.code,
+        float_numbers=float_numbers(config.signature),
     )
 
 

@@ -130,12 +130,15 @@ def window_features(
         runtime: Sizes of batches.
     """
     per_batch = max(1, runtime.batch_tokens // space.window.tokens)
-    parts, indexes = [], []
-    for start in range(0, len(windows), per_batch):
-        batch = make_batch([row], windows[start : start + per_batch])
-        sent = _sent(batch, space.backbone.device)
+    parts, indexes, start = [], [], 0
+    while start < len(windows):
+        batch = windows[start : start + per_batch]
+        # padded as they were when the row was sketched: the last window may be shorter
+        batch = [window for window in batch if window.padded_tokens == batch[0].padded_tokens]
+        sent = _sent(make_batch([row], batch), space.backbone.device)
         parts.append(_read(sent, space, runtime)[0])
         indexes.append(sent.window_index + start)
+        start += len(batch)
     return PositionFeatures.joined(parts), torch.cat(indexes)
 
 
@@ -153,7 +156,7 @@ def _run_batches(
         if _fits_in_memory(run, batch):
             waiting.pop(0)
             continue
-        n_tokens = len(batch) * batch[0].n_tokens
+        n_tokens = len(batch) * batch[0].padded_tokens
         if len(batch) == 1:
             raise MemoryError(
                 f"one window of {n_tokens} tokens does not fit into the memory of {device}. Lower "

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from rise_ops.coarse_product import CoarseHead, coarse_head, fast_dtype
 from rise_ops.projection import ProjectionTables
@@ -57,15 +58,15 @@ def space_identity(
 
     Args:
         model: Which model; its fingerprints enter, not its name or place.
-        signature: Residual, sketch and windows; every field enters but the code, which rows of
-            one index have and queries do not: a query set fits every code of its space.
+        signature: Residual, sketch and windows; every field enters but how rows are stored (code,
+            floats beside it), which queries are not: a query set fits every code of its space.
         device: Decides what dtype ``auto`` means.
     """
     return {
         "model": model_fingerprint(resolve_model(model).path),
         "tokenizer": load_tokenizer(model).fingerprint,
         "dtype": resolve_dtype(model.dtype, device=resolve_device(device)),
-        "signature": signature.model_dump(mode="json", exclude={"code"}),
+        "signature": signature.model_dump(mode="json", exclude={"code", "keep_floats"}),
     }
 
 
@@ -106,13 +107,15 @@ def make_space(
         backbone.embedding(signature.sketch.embedding),
         tables,
         sketch_settings(signature, vocabulary=backbone.head.vocab_size),
-        coarse=_coarse_head(backbone) if signature.head == "two_pass" else None,
+        coarse=coarse_head_of(backbone) if signature.head == "two_pass" else None,
     )
     return SignatureSpace(backbone, load_tokenizer(model), sketcher, signature.window)
 
 
-def _coarse_head(backbone: Backbone) -> CoarseHead:
-    return coarse_head(backbone.head, dtype=fast_dtype(backbone.device))
+def coarse_head_of(backbone: Backbone) -> CoarseHead:
+    """Return a model's head in the dtype that its device multiplies fast."""
+    states = getattr(torch, backbone.dtype)
+    return coarse_head(backbone.head, dtype=fast_dtype(backbone.device), states=states)
 
 
 def sketch_settings(signature: SignatureConfig, *, vocabulary: int) -> SignatureSettings:

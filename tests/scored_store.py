@@ -61,6 +61,7 @@ def make_scored_store(
     space: dict | None = None,
     exact: bool = True,
     code: str = "float16",
+    keep_floats: bool = False,
 ) -> ScoredStore:
     rng = np.random.default_rng(7)
     corpus = CorpusRef(root, "main")
@@ -79,6 +80,7 @@ def make_scored_store(
         block_rows=block_rows,
         batches=["b1", "b2"],
         code=code,
+        keep_floats=keep_floats,
     )
     # a power of two of queries: their mean, and so every value, is exact as well
     query_signatures = _numbers(rng, (n_queries, n_numbers), exact=exact).astype(np.float32)
@@ -105,6 +107,7 @@ def write_index(
     batches: list[str],
     commit: bool = True,
     code: str = "float16",
+    keep_floats: bool = False,
 ) -> SignatureIndex:
     identity = {"format": 1, "corpus": "main", "space": SPACE, "block_rows": block_rows}
     tables = {"buckets": np.arange(4, dtype=np.int32)}
@@ -122,6 +125,7 @@ def write_index(
         n_numbers=codes.n_numbers,
         block_rows=block_rows,
         code=code,
+        float_numbers=signatures.shape[1] if keep_floats else None,
     )
     with index.lock():
         index.reserve(len(signatures))
@@ -132,6 +136,7 @@ def write_index(
                 codes.values[start:stop],
                 n_positions[start:stop],
                 scales=None if codes.scales is None else codes.scales[start:stop],
+                floats=signatures[start:stop] if keep_floats else None,
                 rows_digest=f"{start}-{stop}",
                 n_tokens=stop - start,
             )

@@ -38,11 +38,12 @@ Run = Callable[[str, str], int]
 
 SKETCHES = {
     "separable": {"sketch": SeparableSketch(residual_dim=8, hidden_dim=8, projected_dim=4)},
-    # calibrated before its first block, coded
+    # calibrated before its first block, coded, with floats beside the codes
     "principal": {
         "sketch": PrincipalProjection(hidden_dim=8, projected_dim=4, calibration_tokens=300),
         "head": "two_pass",
         "code": "sign",
+        "keep_floats": True,
     },
 }
 
@@ -118,6 +119,7 @@ def _blocks_done(ref: IndexRef) -> list[int]:
         ("done:1", 1),  # between blocks
         ("batch:9", None),  # within some later block
         ("rename:signatures/c/2/", 2),  # the shard of block 2 is computed, not yet in place
+        ("rename:n_positions/c/2", 2),  # shard and floats are in place, counts are not
         ("rename:blocks/00000003", 3),  # shard 3 is in place, its record is not
         ("done:5", 5),  # all blocks are done
         ("rename:quality.json", 5),  # the gate has judged, its verdict is not yet noted

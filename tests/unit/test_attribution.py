@@ -1,11 +1,14 @@
 """Tokens behind a score: their contributions add up to it, whatever the sketch and the windows."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tiny_rows import tiny_texts, write_texts
+from typer.testing import CliRunner
 
+from flows.cli import app
 from storage.errors import NotFoundError
 from storage.refs import CorpusRef, IndexRef
 from tasks.attribution import attribute_text, token_contributions
@@ -70,6 +73,29 @@ def test_tokens_add_up_to_the_score(tiny_llama: Path, tmp_path: Path, kind: str,
     assert TEXTS[12].endswith("".join(one.token for one in found.row))
     assert "".join(one.token for one in found.query) == COMPLETION
     assert np.abs([one.contribution for one in found.query]).max() > 0.0
+
+
+def test_the_command_prints_rows_and_tokens_as_json(tiny_llama: Path, tmp_path: Path):
+    floats = {**SKETCHES["principal"], "keep_floats": True}
+    ref = _index(tmp_path, tiny_llama, floats)
+    asked = ["attribute", COMPLETION, "--prompt", PROMPT, "--store", ref.root, "--device", "cpu"]
+    asked += ["--top", "2", "--shortlist", "20", "--json"]
+    alone = CliRunner().invoke(app, asked)
+    assert alone.exit_code == 0, alone.output
+    both = CliRunner().invoke(app, [*asked, "--tokens"])
+    found = json.loads(both.stdout)
+    assert found["rows"] == json.loads(alone.stdout)
+    rows, tokens = found["rows"], found["tokens"]
+    assert [row["rank"] for row in rows] == [1, 2]
+    assert (tokens["row_id"], set(tokens)) == (
+        rows[0]["row_id"],
+        {"row_id", "score", "row", "query"},
+    )
+    # float rows decided: the score is that of the two signatures, not of sign bits
+    assert tokens["score"] == pytest.approx(rows[0]["score"], abs=2e-3)
+    assert "".join(one["token"] for one in tokens["query"]) == COMPLETION
+    total = sum(one["contribution"] for one in tokens["row"])
+    assert total == pytest.approx(tokens["score"], abs=1e-4)
 
 
 def test_top_row_can_be_taken_apart(tiny_llama: Path, tmp_path: Path):

@@ -52,7 +52,7 @@ def test_counts_of_predicted_tokens():
 
 def test_windows_of_prompt_alone_are_not_read():
     windows, counts = cut_windows([_row(20, first_target=15)], WindowConfig(tokens=8, overlap=2))
-    assert windows == [Window(0, 12, 20, 15)]
+    assert windows == [Window(0, 12, 20, 15, 8)]
     assert counts.tolist() == [5]
 
 
@@ -83,8 +83,9 @@ def test_batches_hold_every_window_once_within_the_budget(lengths: list[int], ba
     batches = plan_batches(windows, batch_tokens=batch_tokens)
     assert sorted(window.row for batch in batches for window in batch) == list(range(len(lengths)))
     for batch in batches:
-        padded = len(batch) * max(window.n_tokens for window in batch)
-        assert len(batch) == 1 or padded <= batch_tokens
+        padded = {window.padded_tokens for window in batch}
+        assert len(padded) == 1  # whatever else is in the batch
+        assert len(batch) == 1 or len(batch) * padded.pop() <= batch_tokens
     longest = [batch[0].n_tokens for batch in batches]
     assert longest == sorted(longest, reverse=True)
 
@@ -98,8 +99,15 @@ def test_like_lengths_waste_little_padding():
     lengths = np.random.default_rng(0).integers(5, 256, 500)
     windows = [Window(number, 0, int(length), 1) for number, length in enumerate(lengths)]
     batches = plan_batches(windows, batch_tokens=4096)
-    padded = sum(len(batch) * batch[0].n_tokens for batch in batches)
-    assert padded < 1.1 * lengths.sum()
+    padded = sum(len(batch) * batch[0].padded_tokens for batch in batches)
+    assert padded < 1.05 * lengths.sum()
+
+
+def test_padding_goes_up_to_a_sixteenth_and_never_beyond_the_window():
+    lengths = [1, 17, 32, 33, 64, 65, 129, 200, 250]
+    padded = [Window(0, 0, length, 1, 250).padded_tokens for length in lengths]
+    assert padded == [1, 17, 32, 34, 64, 68, 136, 200, 250]
+    assert Window(0, 5, 255, 6).padded_tokens == 256
 
 
 def test_unknown_token_names_row_and_id():

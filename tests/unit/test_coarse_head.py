@@ -13,7 +13,7 @@ from rise_ops.residual import (
 )
 from rise_ops.row_products import gathered_products, row_products
 
-VOCAB, HIDDEN = 1000, 32
+VOCAB, HIDDEN = 999, 32
 PAPER = ResidualRule(0.1, 256, 0.92, 4)
 COMPACT = ResidualRule(1.0, 64, 1.0, 1)
 DTYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -37,7 +37,7 @@ def make(n=40, *, size=1.0, seed=0, **options):
 def found_and_exact(head, hidden, targets, rule, *, dtype, n_candidates=None, **options):
     coarse = coarse_head(head, dtype=dtype)
     options = {
-        "n_candidates": n_candidates or candidates_for(rule),
+        "n_candidates": n_candidates or candidates_for(rule, coarse),
         "max_logit_bytes": 10**6,
     } | options
     found = coarse_residual(coarse, hidden, targets, rule, **options)
@@ -251,9 +251,9 @@ def test_row_products_equal_their_plain_twin():
 @pytest.mark.parametrize(
     ("rule", "change", "message"),
     [
-        (COMPACT, {"max_logit_bytes": 100}, "max_logit_bytes is 100 .* take 2016 bytes"),
+        (COMPACT, {"max_logit_bytes": 100}, "max_logit_bytes is 100 .* take 2000 bytes"),
         (COMPACT, {"n_candidates": -1}, "n_candidates must be at least 1, got -1"),
-        (ResidualRule(1.0, 1001, 1.0, 1), {}, "vocabulary's size 1000, got 1001"),
+        (ResidualRule(1.0, 1001, 1.0, 1), {}, "vocabulary's size 999, got 1001"),
     ],
 )
 def test_impossible_calls_are_refused(rule, change, message):

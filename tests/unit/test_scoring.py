@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -11,8 +12,11 @@ from rise_ops.scoring import (
     SLICE_ROWS,
     block_scores,
     merge_keys,
+    onednn_products,
+    plain_products,
     query_panel,
     ranks_of,
+    scores_in_place,
     sort_keys,
     split_keys,
     top_keys,
@@ -50,6 +54,40 @@ def test_scores_equal_a_float64_product(n_rows, n_queries):
     np.testing.assert_allclose(scores[-1], exact.mean(axis=0), atol=2e-4, rtol=0)
 
 
+@pytest.mark.parametrize("n_vectors", [2, 3, 101])
+@pytest.mark.parametrize("n_numbers", [1, 7, 96, 2048])
+def test_onednn_and_blas_products_are_equal_up_to_rounding(n_vectors, n_numbers):
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    rng = np.random.default_rng(n_numbers)
+    vectors = torch.from_numpy(rng.standard_normal((n_vectors, n_numbers), dtype=np.float32))
+    rows = torch.from_numpy(rng.standard_normal((SLICE_ROWS, n_numbers), dtype=np.float32))
+    exact = vectors.double() @ rows.double().T
+    bound = 2.0**-23 * n_numbers * (vectors.abs().double() @ rows.abs().double().T)
+    for products in (onednn_products, plain_products):
+        found = products(vectors, rows)
+        assert found.shape == exact.shape
+        assert ((found.double() - exact).abs() <= bound).all()
+
+
+def test_without_onednn_the_same_rows_are_best(monkeypatch):
+    rng = np.random.default_rng(5)
+    block = (rng.integers(-3, 4, (3 * SLICE_ROWS + 5, 40)) / 8).astype(np.float16)
+    panel = query_panel((rng.integers(-3, 4, (4, 40)) / 8).astype(np.float32))
+    found = []
+    for answer in (True, False):
+        monkeypatch.setattr("rise_ops.scoring._onednn_is_faster", lambda answer=answer: answer)
+        found.append(block_scores(block, panel))
+    assert np.array_equal(found[0], found[1])  # sums of eighths are exact
+
+
+def test_rows_that_cannot_be_written_to_are_scored():
+    block = np.ones((3, 8), np.float16)
+    panel = query_panel(np.ones((2, 8), np.float32))
+    block.flags.writeable = panel.vectors.flags.writeable = False
+    assert np.array_equal(block_scores(block, panel), np.full((3, 3), 8.0))
+
+
 def test_every_finite_float16_is_widened_exactly():
     every = np.arange(2**16, dtype=np.uint16).view(np.float16)
     every = every[np.isfinite(every)]
@@ -67,6 +105,32 @@ def test_a_row_keeps_its_bits_when_rows_are_added_behind_it():
     whole = block_scores(block, panel)
     for n_rows in (1, 2, SLICE_ROWS - 1, SLICE_ROWS + 1, SLICE_ROWS + 50):
         assert np.array_equal(block_scores(block[:n_rows], panel), whole[:, :n_rows])
+
+
+@given(st.data())
+@settings(max_examples=30, deadline=None)
+def test_a_few_rows_have_the_bits_that_they_have_in_the_block(data):
+    n_rows = data.draw(st.integers(1, 3 * SLICE_ROWS))
+    places = np.array(sorted(data.draw(st.sets(st.integers(0, n_rows - 1), min_size=1))))
+    rng = np.random.default_rng(n_rows)
+    block = rng.standard_normal((n_rows, 77)).astype(np.float16)
+    panel = query_panel(rng.standard_normal((5, 77)).astype(np.float32))
+    few = scores_in_place(block[places], places, panel)
+    assert np.array_equal(few, block_scores(block, panel)[:, places])
+
+
+def test_a_number_that_is_not_finite_is_named_by_its_place_in_the_block():
+    rows = np.ones((2, 8), np.float16)
+    rows[1, 3] = np.nan
+    with pytest.raises(ValueError, match="row 200 of the block"):
+        scores_in_place(rows, np.array([3, 200]), query_panel(np.ones((1, 8), np.float32)))
+
+
+def test_rows_can_be_eligible_for_some_queries_alone():
+    scores = np.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]], np.float32)
+    eligible = np.array([[False, True, True], [True, False, False]])
+    keys = top_keys(scores, np.arange(3, dtype=np.uint32), eligible, top_k=2)
+    assert as_pairs(keys) == [[(-2.0, 1), (-1.0, 2)], [(-3.0, 0)]]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

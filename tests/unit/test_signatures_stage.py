@@ -24,6 +24,7 @@ from tasks.index_identity import index_space
 from tasks.signature_config import ResidualConfig, SeparableSketch, SignatureConfig, WindowConfig
 from tasks.signatures import (
     build_index,
+    calibrate_index,
     commit_index,
     plan_index,
     sketch_block,
@@ -86,6 +87,26 @@ def test_block_size_and_appending_do_not_change_signatures(tiny_llama: Path, tmp
     build_index(other, corpus, _config(tiny_llama, block_rows=7), CPU)
     np.testing.assert_allclose(_read(other)[0], signatures, atol=1e-3)  # float16 of 1e-5
     assert (_read(other)[1] == n_positions).all()
+
+
+@pytest.mark.parametrize("head", ["float32", "two_pass"])
+def test_batches_of_any_size_give_the_same_signatures_in_bfloat16(
+    tiny_llama: Path, tmp_path: Path, head: str
+):
+    corpus, ref = _store(tmp_path)
+    config = _config(
+        tiny_llama,
+        model=ModelConfig(name=str(tiny_llama), dtype="bfloat16"),
+        signature=SIGNATURE.model_copy(update={"head": head}),
+    )
+    build_index(ref, corpus, config, CPU)
+    whole = _read(ref)[0].astype(np.float64)
+    for batch_tokens in (30, 4096):
+        other = IndexRef(str(tmp_path), f"other-{batch_tokens}")
+        build_index(other, corpus, config, RuntimeConfig(device="cpu", batch_tokens=batch_tokens))
+        again = _read(other)[0].astype(np.float64)
+        lengths = np.linalg.norm(again, axis=1) * np.linalg.norm(whole, axis=1)
+        assert ((again * whole).sum(axis=1) >= 0.9999 * lengths).all()
 
 
 def test_append_in_two_batches_gives_the_bytes_of_one_build(tiny_llama: Path, tmp_path: Path):
@@ -291,6 +312,9 @@ def test_parts_of_a_build_in_any_order(tiny_llama: Path, tmp_path: Path):
     whole = IndexRef(str(tmp_path), "whole")
     build_index(whole, corpus, _config(tiny_llama), CPU)
     with writing_index(ref):
+        with pytest.raises(NotFoundError):
+            plan_index(ref, corpus, _config(tiny_llama), CPU)
+        calibrate_index(ref, corpus, _config(tiny_llama), CPU)
         plan = plan_index(ref, corpus, _config(tiny_llama), CPU)
         assert (plan.blocks, plan.n_blocks, plan.n_rows) == ((0, 1, 2), 3, 40)
         reports = [sketch_block(plan, block) for block in (2, 0)]
@@ -385,6 +409,29 @@ def test_coded_index_grows_and_repairs_to_the_bytes_of_one_build(tiny_llama: Pat
     (SignatureIndex.open(ref).folder / scales).unlink()
     assert build_index(ref, corpus, config, CPU).n_sketched == 16
     assert _bytes(ref) == _bytes(whole)
+
+
+def test_floats_beside_codes_are_the_rows_of_a_float_index(tiny_llama: Path, tmp_path: Path):
+    corpus, floats = _store(tmp_path)
+    build_index(floats, corpus, _config(tiny_llama), CPU)
+    ref = IndexRef(str(tmp_path), "both")
+    signature = SIGNATURE.model_copy(update={"code": "int8", "keep_floats": True})
+    report = build_index(ref, corpus, _config(tiny_llama, signature=signature), CPU)
+    index = SignatureIndex.open(ref)
+    kept = np.concatenate(
+        [
+            index.read_floats(block, np.arange(len(index.read_block(block)[0])))
+            for block in range(index.n_blocks)
+        ]
+    )
+    np.testing.assert_array_equal(kept, _read(floats)[0])
+    assert index.identity["space"] == SignatureIndex.open(floats).identity["space"]
+    assert index.verify() == []
+    assert report.n_bytes > 40 * (128 + 2 * 96)
+    alone = _config(tiny_llama, signature=SIGNATURE.model_copy(update={"code": "int8"}))
+    with pytest.raises(MismatchError) as caught:
+        build_index(ref, corpus, alone, CPU)
+    assert caught.value.differences == [("code.floats", "float16", None)]
 
 
 def test_another_code_is_refused_by_field(tiny_llama: Path, tmp_path: Path):

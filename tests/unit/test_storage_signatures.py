@@ -5,11 +5,11 @@ import pytest
 import zarr
 from store_samples import build, fill_block, make_index, positions_of, signatures_of, tree_bytes
 
-from storage.arrays import WHOLE_BLOCK_BYTES, choose_chunk_rows
-from storage.errors import IncompleteError, MismatchError
+from storage.arrays import INNER_CHUNK_BYTES, WHOLE_BLOCK_CHUNKS, choose_chunk_rows
+from storage.errors import IncompleteError, MismatchError, flat_differences
 from storage.files import short_id
 from storage.refs import IndexRef
-from storage.signatures import SignatureIndex, flat_differences
+from storage.signatures import SignatureIndex
 
 
 @pytest.fixture(name="ref")
@@ -205,7 +205,7 @@ def test_inner_chunks_are_near_two_megabytes(
     chunk_rows = choose_chunk_rows(block_rows, row_bytes=row_bytes)
     assert chunk_rows == expected
     assert block_rows % chunk_rows == 0
-    if block_rows * row_bytes <= WHOLE_BLOCK_BYTES:
+    if block_rows * row_bytes <= WHOLE_BLOCK_CHUNKS * INNER_CHUNK_BYTES:
         assert chunk_rows == block_rows
 
 
