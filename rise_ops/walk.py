@@ -125,10 +125,7 @@ class Walk:
         Raises:
             Infeasible: A least amount cannot hold any more.
         """
-        candidates = np.arange(n_candidates)
-        self.judges.read(candidates)
-        self.judges.look(candidates)
-        return self._run(lambda: self._go_ranked(ranker))
+        return self._run(lambda: self._go_ranked(ranker, n_candidates))
 
     def _run(self, go: Callable[[], None]) -> Outcome:
         """Take rows, those that least amounts lack, and those denied for these, while any is."""
@@ -195,12 +192,15 @@ class Walk:
                 self._decide_all(chunk)
                 at += len(chunk)
 
-    def _go_ranked(self, ranker: Ranker) -> None:
+    def _go_ranked(self, ranker: Ranker, n_candidates: int) -> None:
+        candidates = np.flatnonzero(self.room.undecided[:n_candidates])
+        self.judges.read(candidates)
+        self.judges.look(candidates)
         while not self._ends(to_the_end=False) and (place := ranker.best()) is not None:
-            if self.room.undecided[place] and self._decide(place):
-                ranker.take(place)
-            else:
-                ranker.drop(place)
+            if self.room.undecided[place]:
+                self._decide(place)
+            taken = self.outcome.reasons[place] == TAKEN  # now, or for a least amount before
+            (ranker.take if taken else ranker.drop)(place)
 
     def _decide_all(self, chunk: Int64[np.ndarray, " some"]) -> None:
         full = self.room.full_fields(chunk)
