@@ -60,7 +60,7 @@ def table(records: dict[str, dict[str, Any]]) -> str:
 def line(target: dict[str, Any], record: dict[str, Any], name: str) -> str:
     value, unit = record["medians"][target["median"]], target["unit"]
     hardware = record["hardware"]
-    machine = hardware.get("gpu") or f"{hardware['processor']}, {hardware['threads']} threads"
+    machine = hardware.get("gpu") or f"{hardware['processor']}, threads: {hardware['threads']}"
     cells = [
         target["what"],
         quantity(value, unit),

@@ -53,7 +53,7 @@ def test_readme_holds_the_table_that_the_records_give():
 def test_a_line_says_what_is_met_and_what_is_missed():
     made = record(hardware={"processor": "P", "cores": 2, "threads": 1})
     lines = performance_table.table({"a.json": made}).splitlines()[2:]
-    where = "P, 1 threads, [a](docs/performance/a.json) |"
+    where = "P, threads: 1, [a](docs/performance/a.json) |"
     assert lines == [
         f"| a ratio | 3.25 x | at least 3 x | yes | {where}",
         f"| a time | 1,234 s | at most 15 s | **no** | {where}",
