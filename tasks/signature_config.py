@@ -271,7 +271,7 @@ class SignatureConfig(StageConfig):
         title="Read-out head",
         description=(
             "two_pass: a low-precision product finds candidates, float32 scores them; the same "
-            "residuals up to rounding, two to four times as fast."
+            "residuals up to rounding, three to four times as fast."
         ),
     )
     code: Literal["float16", "int8", "sign"] = Field(
