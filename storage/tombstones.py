@@ -5,8 +5,8 @@ when, and whoever scores or releases leaves them out. Records are only ever adde
 a folder that exists whole or not at all. A record may also bar rows from being ingested (again).
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from storage import rows as tables
 from storage.catalog import batch_folders, open_store
-from storage.files import exclusive_lock, publish, short_id
+from storage.files import exclusive_lock, publish, short_id, waiting_lock
 from storage.layout import (
     LOCK_FILE,
     TOMBSTONE_FILE,
@@ -152,6 +152,11 @@ class Tombstones:
         ]
 
 
+def is_source(source: str, glob: str) -> bool:
+    """Tell whether a source has this name, or a name of this pattern."""
+    return source == glob or fnmatchcase(source, glob)
+
+
 class BarredRows:
     """What the records of a corpus keep from being ingested."""
 
@@ -171,7 +176,7 @@ class BarredRows:
     def bars_source(self, source: str) -> bool:
         """Tell whether nothing from a source may come in."""
         if source not in self._known:
-            self._known[source] = any(fnmatchcase(source, glob) for glob in self.sources)
+            self._known[source] = any(is_source(source, glob) for glob in self.sources)
         return self._known[source]
 
     def bars(self, row_id: str, content_hash: str) -> bool:
@@ -213,12 +218,20 @@ class TombstoneWriter(StagedWriter):
         body = {**body, "time": time, "n_rows": n_rows, "files": [described]}
         write_manifest(self.staging / TOMBSTONE_FILE, TOMBSTONE_FORMAT, body)
         final = folder / f"{sequence:04d}-{record_id}"
-        publish(self.staging, final)
+        with no_new_records(self.ref):
+            publish(self.staging, final)
         return _record(sequence, record_id, final)
 
     def _begin(self, stack: ExitStack) -> None:
         lock = corpus_folder(self.ref) / LOCK_FILE
         stack.enter_context(exclusive_lock(lock, what=f"corpus {self.ref.corpus!r}"))
+
+
+@contextmanager
+def no_new_records(ref: CorpusRef) -> Iterator[None]:
+    """Keep records from being added, for a moment: what is published meanwhile knows them all."""
+    with waiting_lock(tombstones_folder(ref) / LOCK_FILE):
+        yield
 
 
 def all_tombstones(root: str, corpora: Sequence[str]) -> list[Tombstones]:

@@ -24,7 +24,7 @@ from storage.corpus import Corpus
 from storage.errors import NotFoundError
 from storage.files import digest
 from storage.refs import CorpusRef, ReleaseRef
-from storage.release_pointer import latest
+from storage.release_pointer import is_latest
 from storage.releases import all_releases, open_release
 from storage.rows import read_table
 from storage.tombstones import TOMBSTONE_SCHEMA, Bars, Record, Tombstones, TombstoneWriter
@@ -185,7 +185,8 @@ def takedown_proof(corpus: CorpusRef, batches: Sequence[str]) -> dict[str, Any] 
     Returns:
         ``digest`` (part of the release's identity), ``n_rows``, ``records`` (id, kind, reason,
         time, n_rows of each) and, where they are few, ``row_ids_sha256``: the sha256 of every id,
-        so that whoever knows an id can check that it is among them, and nobody else can read it.
+        so that whoever knows an id can check that it is among them. Ids that can be guessed, such
+        as numbers in order, can be found out from it.
     """
     tombstones = Tombstones(corpus)
     found = tombstones.placed_in(batches)
@@ -241,7 +242,7 @@ def releases_holding(corpus: CorpusRef) -> list[HeldRows]:
             places = read_table(path, columns=["lineage_id"]).column(0)
             n_rows += pc.sum(pc.is_in(places, wanted), min_count=0).as_py()
         if n_rows:
-            held.append(HeldRows(ref, n_rows, ref == latest(ref.root, ref.name)))
+            held.append(HeldRows(ref, n_rows, is_latest(ref)))
     return held
 
 
