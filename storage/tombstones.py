@@ -118,6 +118,11 @@ class Tombstones:
         schema = TOMBSTONE_SCHEMA.append(pa.field("record", pa.int64()))
         return pa.concat_tables([schema.empty_table(), *parts])
 
+    def rows_of(self, chosen: Sequence[bool]) -> pa.Table:
+        """Return the lines of ``rows`` of some records, told by one bool a record."""
+        places = pa.array(np.flatnonzero(chosen), pa.int64())
+        return self.rows.filter(pc.is_in(self.rows.column("record"), places))
+
     def placed_in(self, batches: Collection[str]) -> pa.Table:
         """Return the lines of ``rows`` whose place is in one of these batches."""
         wanted = pa.array(sorted(set(batches)), pa.string())

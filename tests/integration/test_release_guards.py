@@ -10,11 +10,13 @@ from scored_store import ScoredStore, make_scored_store
 
 from storage.errors import MismatchError
 from storage.refs import CorpusRef
+from storage.release_pointer import latest
 from storage.releases import all_releases, open_release
 from tasks.config import RuntimeConfig, ScoreConfig
 from tasks.release import ReleaseReport, release
 from tasks.release_config import LeakageConfig, ReleaseConfig, TopK
 from tasks.release_files import write_rows
+from tasks.release_history import go_back
 from tasks.scoring import score
 from tasks.takedown import take_down
 
@@ -59,6 +61,19 @@ def test_the_next_release_is_without_the_rows_and_proves_it(store):
         elif path.suffix == ".parquet":
             columns = pq.read_table(path).to_pydict()
             assert not [text for text in texts if text in json.dumps(columns, default=str)], path
+
+
+def test_latest_does_not_go_back_to_rows_that_were_taken_down(store):
+    scores = score(store.index, store.queries, ScoreConfig(), RuntimeConfig(workers=1)).ref
+    first = released(store, scores, prefer="lowest").ref
+    second = released(store, scores).ref
+    gone = store.best(store.values(), 1)
+    take_down(CorpusRef(store.root, "main"), row_ids=gone, reason="asked for", now=NOW)
+    third = released(store, scores).ref
+    with pytest.raises(ValueError, match=f"{second.release_id} of 'main' has 1 rows that were"):
+        go_back(store.root, "main")
+    assert latest(store.root, "main") == third
+    assert go_back(store.root, "main", to=first.release_id) == (third, first)
 
 
 def test_a_takedown_while_a_release_is_made_stops_it(store, monkeypatch):
