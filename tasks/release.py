@@ -162,7 +162,9 @@ def _publish(plan: _Plan, scores: Scores, progress: Progress) -> None:
     corpus, index, query_set = open_parents(scores)
     rows = ScoredRows(corpus, scores.manifest["batches"])
     candidates = _candidates(scores, query_set, rows, config)
-    found = [leakage_check(config.leakage, query_set, index), privacy_check(config.privacy)]
+    regions = config.privacy.phone_regions
+    leaks = leakage_check(config.leakage, query_set, index, phone_regions=regions)
+    found = [leaks, privacy_check(config.privacy)]
     checks: list[RecordingCheck] = [check for check in found if check is not None]
     selection = select_rows(candidates, config, StoredRows(scores), checks)
     with ReleaseWriter(plan.ref, jsonl="jsonl" in config.formats) as writer:
