@@ -9,8 +9,10 @@ Sign codes keep angles, not cosines: of two Gaussian vectors at cosine ``c`` the
 ``2 / pi asin(c)``, and the threshold is moved there.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
-from jaxtyping import Bool, Float16, Float32, Int64
+from jaxtyping import Bool, Float16, Float32, Int32, Int64
 
 from rise_ops.codes import Code
 
@@ -24,9 +26,14 @@ LOOKED_ROWS = 2_048
 """Rows that are multiplied with at once; the walk looks at as many at most, but for diversity."""
 
 PAIRS = 16_384
-"""Pairs that are compared whole at once."""
+"""Pairs that are compared whole at once, where few are close."""
+
+MANY_CLOSE = 0.02
+"""Share of close pairs from which all are compared whole, as one product: that is faster."""
 
 SEED = 0x5164
+
+_Near = tuple[float, int]
 
 
 class Shortener:
@@ -76,14 +83,15 @@ class NearSignatures:
         self._taken = np.zeros((0, n_kept), np.float16)
         self._prefixes = np.zeros((0, self._n_prefix), np.float32)
         self._taken_rows: list[int] = []
-        self._near: dict[int, list[tuple[int, float]]] = {}
+        self._near: list[_Pairs] = []
 
     def look(
         self, rows: Int64[np.ndarray, " some"], vectors: Float16[np.ndarray, "some kept"]
     ) -> None:
         """Compare rows with all taken ones and with one another."""
         self._rows, self._vectors = rows, vectors
-        self._near = {}
+        self._near = []
+        self._has_near = np.zeros(len(rows), bool)
         own = _unit(vectors[:, : self._n_prefix].astype(np.float32))
         self._own_prefixes = own
         n_taken = len(self._taken_rows)
@@ -104,7 +112,10 @@ class NearSignatures:
             row: Its number.
             is_taken: Of every row whether it was taken, bool.
         """
-        near = [(-cosine, other) for other, cosine in self._near.get(row, ()) if is_taken[other]]
+        at = int(np.searchsorted(self._rows, row))
+        if not self._has_near[at]:
+            return None
+        near = [found for pairs in self._near if (found := pairs.nearest(at, is_taken)) is not None]
         return (min(near)[1], -min(near)[0]) if near else None
 
     def take(self, row: int) -> None:
@@ -131,15 +142,51 @@ class NearSignatures:
     ) -> None:
         """Keep those of the close pairs whose whole vectors reach the threshold."""
         lines, others = np.nonzero(close)
+        cosines = self._cosines(close, lines, others, other_vectors)
+        near = cosines >= self._least
+        self._has_near[lines[near]] = True
+        rows = np.asarray(other_rows, np.int32)
+        if near.any():
+            lines = lines.astype(np.int32)
+            self._near.append(_Pairs(lines[near], rows[others[near]], cosines[near]))
+
+    def _cosines(
+        self,
+        close: Bool[np.ndarray, "looked others"],
+        lines: Int64[np.ndarray, " pairs"],
+        others: Int64[np.ndarray, " pairs"],
+        other_vectors: Float16[np.ndarray, "others kept"],
+    ) -> Float32[np.ndarray, " pairs"]:
+        """Return the cosines of the close pairs, in the order of ``close``."""
+        if len(lines) > MANY_CLOSE * close.size:
+            return (self._vectors.astype(np.float32) @ other_vectors.astype(np.float32).T)[close]
+        found = np.empty(len(lines), np.float32)
         for start in range(0, len(lines), PAIRS):
             part = slice(start, start + PAIRS)
             left = self._vectors[lines[part]].astype(np.float32)
             right = other_vectors[others[part]].astype(np.float32)
-            cosines = np.einsum("pk,pk->p", left, right)
-            for pair in np.flatnonzero(cosines >= self._least).tolist():
-                line, other = int(lines[start + pair]), int(others[start + pair])
-                near = self._near.setdefault(int(self._rows[line]), [])
-                near.append((other_rows[other], float(cosines[pair])))
+            found[part] = np.einsum("pk,pk->p", left, right)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """Near pairs: places among the rows looked at, ascending; the other rows; their cosines."""
+
+    lines: Int32[np.ndarray, " pairs"]
+    others: Int32[np.ndarray, " pairs"]
+    cosines: Float32[np.ndarray, " pairs"]
+
+    def nearest(self, line: int, is_taken: Bool[np.ndarray, " all_rows"]) -> _Near | None:
+        """Return the nearest taken row, of equally near ones the first, behind minus the cosine."""
+        # of the lines' own type: others would be copied to it, all of them, for every row
+        first, last = np.searchsorted(self.lines, np.array([line, line + 1], np.int32))
+        taken = is_taken[self.others[first:last]]
+        if not taken.any():
+            return None
+        others, cosines = self.others[first:last][taken], self.cosines[first:last][taken]
+        nearest = cosines.max()
+        return -float(nearest), int(others[cosines == nearest].min())
 
 
 def _unit(vectors: Float32[np.ndarray, "rows numbers"]) -> Float32[np.ndarray, "rows numbers"]:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rise_ops import near_signatures
 from rise_ops.near_signatures import NearSignatures, Shortener, threshold_of_code
 from rise_ops.near_texts import MISSED, NearTexts, band_width
 from rise_ops.shingles import shingle_hashes
@@ -118,6 +119,26 @@ def test_signatures_are_compared_with_all_taken_ones(seed, looked, n_numbers):
         if not any(unit[one] @ unit[row] >= 0.9 for one in plain):
             plain.append(row)
     assert np.flatnonzero(taken).tolist() == plain
+
+
+@pytest.mark.parametrize("many_close", [0.0, 2.0])
+@pytest.mark.timeout(20)
+def test_rows_that_are_all_alike_take_no_long_time(many_close, monkeypatch):
+    n = 1_500 if many_close == 0 else 100
+    monkeypatch.setattr(near_signatures, "MANY_CLOSE", many_close)
+    rng = np.random.default_rng(3)
+    base = rng.standard_normal(512)
+    vectors = Shortener(512).shorten(
+        (base + 0.1 * rng.standard_normal((n, 512))).astype(np.float32)
+    )
+    index, taken = NearSignatures(0.9, 512), np.zeros(n, bool)
+    index.look(np.arange(n), vectors)
+    assert index.like(n - 1, taken) is None
+    taken[[5, 7]] = True
+    cosines = vectors[[5, 7]].astype(np.float32) @ vectors[n - 1].astype(np.float32)
+    other, cosine = index.like(n - 1, taken)
+    assert other == [5, 7][int(cosines.argmax())]
+    assert cosine == pytest.approx(float(cosines.max()), abs=1e-6)
 
 
 def test_cosines_of_sign_codes_stand_for_cosines_of_signatures():
