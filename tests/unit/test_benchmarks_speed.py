@@ -150,10 +150,10 @@ def test_likeness_and_changes_of_metrics():
     assert extraction.likeness(first, second) == {"median": 1.0, "lowest": 0.0}
     metrics = {}
     for way in extraction.FAST:
-        metrics[way.exact.name] = {"q": {"auPRC@10": 0.5, "precision@10": 0.4}}
         lost = 0.03 if way.preset == "paper" else 0.01
-        metrics[way.name] = {"q": {"auPRC@10": 0.502, "precision@10": 0.4 - lost}}
+        metrics[way.exact.name] = {"q": {"precision@10": 0.4}, "r": {"precision@10": 0.4}}
+        metrics[way.name] = {"q": {"precision@10": 0.402}, "r": {"precision@10": 0.4 - lost}}
     assert extraction.metric_changes(metrics) == {
-        "metrics of q, `paper`": 0.03,
-        "metrics of q, `compact`": 0.01,
+        "precision@10, `paper`": 0.03,
+        "precision@10, `compact`": 0.01,
     }
