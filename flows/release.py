@@ -5,6 +5,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.artifacts import leave_report, readable_bytes
+from flows.events import announce_release
 from flows.progress import FlowProgress
 from storage.refs import ScoresRef
 from tasks.config import RuntimeConfig
@@ -57,4 +58,5 @@ def release(  # noqa: PLR0913 - what a flow takes is its run form
         links={"release": report.path, "report": report.page, "Data Docs": report.data_docs},
         warnings=report.warnings,
     )
+    announce_release(report.ref)
     return report
