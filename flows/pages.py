@@ -19,6 +19,8 @@ SHOWN = (".html", ".css", ".js", ".png", ".svg", ".woff", ".woff2", ".json", ".m
 """Endings of the files that are served; tables of rows are not among them."""
 POLICY = "connect-src 'none'; form-action 'none'"
 """Pages may draw tables, but call nothing: neither Prefect's API nor other hosts."""
+STOP_SECONDS = 0.05
+"""How often the server looks whether it is to stop."""
 
 
 def page_url(path: str | Path) -> str | None:
@@ -71,7 +73,7 @@ def serving_pages(folder: Path, host: str, port: int) -> Iterator[str]:
         port: Port to take, or any when it is taken: links of earlier runs then lead nowhere.
     """
     with _server(folder, host, port) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=(STOP_SECONDS,), daemon=True).start()
         try:
             yield f"http://{host}:{server.server_address[1]}"
         finally:

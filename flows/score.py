@@ -29,7 +29,7 @@ def score(  # noqa: PLR0913 - what a flow takes is its run form
         store: Folder of the store.
         index: Name of the index.
         query_set: Name of the query set.
-        config: What is kept of the scores.
+        config: Rows kept for each query, and whether every score is kept.
         runtime: Scheduler and workers.
         version: Version of the query set; empty: the latest.
         quality: Where the suites of the quality gates are.

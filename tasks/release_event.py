@@ -25,9 +25,8 @@ class ReleaseEvent:
         name: `PUBLISHED`.
         resource: ``rise://<folder of the store>/releases/<name>``: the same for every release of a
             name, so that a trigger can match it.
-        payload: ``store``, ``release``, ``release_id``, ``scores_id``, ``path``, ``n_rows``,
-            ``n_tokens`` and the ``manifest_sha256``, by which a reader knows that it opened what
-            was meant.
+        payload: ``store``, ``release``, ``release_id``, ``scores_id``, ``path``, ``n_rows`` and
+            the ``manifest_sha256``, by which a reader knows that it opened what was meant.
     """
 
     name: str
@@ -51,7 +50,6 @@ def release_event(ref: ReleaseRef) -> ReleaseEvent:
         "scores_id": opened.manifest["scores_id"],
         "path": str(opened.folder.absolute()),
         "n_rows": opened.manifest["n_rows"],
-        "n_tokens": opened.manifest["n_tokens"],
         "manifest_sha256": file_sha256(opened.folder / RELEASE_FILE),
     }
     return ReleaseEvent(PUBLISHED, f"rise://{store}/releases/{ref.name}", payload)
