@@ -49,6 +49,19 @@ def leave_report(
     )
 
 
+def leave_picture(key: str, url: str, *, description: str) -> None:
+    """Create an image artifact.
+
+    Args:
+        key: Lower-case letters, digits and dashes.
+        url: The picture, as a ``data:`` address: nothing else has to be served.
+        description: What it shows.
+    """
+    from prefect.artifacts import create_image_artifact
+
+    create_image_artifact(image_url=url, key=key, description=description)
+
+
 def _link(name: str, path: str) -> str:
     url = page_url(path)
     place = f"`{Path(path).absolute()}`"

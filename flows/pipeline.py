@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from prefect import flow
 
 from flows.artifacts import leave_report, readable_bytes
+from flows.failure import explain_failure
 from flows.index import index
 from flows.ingest import ingest
 from flows.queries import queries
@@ -47,7 +48,7 @@ class PipelineReport:
         return tuple(f"{gate}: {text}" for gate, found in gates.items() for text in found)
 
 
-@flow(name="pipeline", flow_run_name="pipeline-{config.release}")
+@flow(name="pipeline", flow_run_name="pipeline-{config.release}", on_failure=[explain_failure])
 def pipeline(config: PipelineConfig) -> PipelineReport:
     """Ingest rows, index them, sketch the queries, score, select and release.
 
