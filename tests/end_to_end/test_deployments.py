@@ -6,10 +6,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pipeline_samples import pipeline_settings
 from prefect_process import (
     PATIENCE_SECONDS,
@@ -33,8 +34,7 @@ def running_worker(environment: Environment, folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            worker.terminate()
-            worker.wait(60)
+            stop_idle(worker)
 
 
 @contextmanager
@@ -49,8 +49,19 @@ def serving(environment: Environment, folder: Path) -> Iterator[None]:
             wait_until(lambda: "being served" in log.read_text(), server, log)
             yield
         finally:
-            server.terminate()
-            server.wait(60)
+            stop_idle(server)
+
+
+def stop_idle(process: subprocess.Popen) -> None:
+    """Stop a worker between two runs; Prefect's sometimes waits for ever after its last run."""
+    end = time.monotonic() + 30
+    while psutil.Process(process.pid).children() and time.monotonic() < end:
+        time.sleep(0.2)
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(10)
+    process.kill()
+    process.wait()
 
 
 def wait_for_run(environment: Environment, flow: str) -> dict[str, Any]:
