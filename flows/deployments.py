@@ -59,6 +59,7 @@ def stage_parameters(settings: PipelineConfig) -> Mapping[str, dict[str, Any]]:
     asked = {"query_set": config["query_set"], "index": config["index"]}
     model = config["indexing"]["model"]
     return {
+        "refresh": {"config": config},
         "pipeline": {"config": config},
         "ingest": store
         | gates

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from tasks.quality_config import QualityConfig
+from tasks.refresh_config import RefreshConfig
 from tasks.release_config import ReleaseConfig
 from tasks.signature_config import DEFAULT_PRESET, PRESETS, SignatureOrPreset
 from tasks.stage_config import Name, Names, StageConfig
@@ -298,6 +299,9 @@ class PipelineConfig(StageConfig):
         {}, title="Further releases", description="Of the same scores: name to settings."
     )
     quality: QualityConfig = Field(QualityConfig(), title="Quality gates")
+    refresh: RefreshConfig = Field(
+        RefreshConfig(), title="Refreshing", description="Of `rise refresh` and its flow alone."
+    )
     runtime: RuntimeConfig = Field(RuntimeConfig(), title="Runtime")
 
     @model_validator(mode="after")

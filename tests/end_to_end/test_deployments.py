@@ -22,7 +22,7 @@ from prefect_process import (
 )
 
 REPOSITORY = Path(__file__).parents[2]
-FLOWS = ["consume", "index", "ingest", "pipeline", "queries", "release", "score"]
+FLOWS = ["consume", "index", "ingest", "pipeline", "queries", "refresh", "release", "score"]
 
 
 @contextmanager

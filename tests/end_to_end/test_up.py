@@ -37,7 +37,7 @@ def test_up_and_down(tmp_path: Path, tiny_llama: Path) -> None:
         assert f"http://127.0.0.1:{port}/v2/dashboard" in log.read_text()
 
         here = {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
-        nightly = get(here, "/deployments/name/pipeline/whole-path")
+        nightly = get(here, "/deployments/name/refresh/inbox")
         assert isinstance(nightly, dict)
         assert nightly["parameters"]["config"]["store"] == str(tmp_path / "store")
         assert [line["active"] for line in nightly["schedules"]] == [True]
