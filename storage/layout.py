@@ -122,7 +122,8 @@ def query_set_folder(ref: QuerySetRef) -> Path:
 
 def refused_scores_folder(ref: ScoresRef) -> Path:
     """Return ``refused/scores/<scores_id>``."""
-    return Path(ref.root) / "refused" / "scores" / check_name(ref.scores_id, what="scores id")
+    scores_id = check_name(ref.scores_id, what="scores id")
+    return without_links(Path(ref.root), "refused", "scores", scores_id)
 
 
 def scores_folder(ref: ScoresRef) -> Path:

@@ -182,9 +182,10 @@ def _beyond(groups: Groups, edges: np.ndarray) -> np.ndarray:
 
 def _facts(data: ReportData, cut: Cut) -> dict[str, Markup | str]:
     part = percent(data.n_released / max(1, data.n_candidates))
+    low, high = sorted((cut.value, cut.best))
     found: dict[str, Markup | str] = {
         "Released": f"{part} of {count(data.n_candidates, 'candidate')}",
-        "Values released": f"{number(cut.value)} to {number(cut.best)}; median of all candidates "
+        "Values released": f"{number(low)} to {number(high)}; median of all candidates "
         f"{number(cut.median)}",
         "At the cut": _at_the_cut(data),
     }
@@ -197,9 +198,10 @@ def _facts(data: ReportData, cut: Cut) -> dict[str, Markup | str]:
 def _at_the_cut(data: ReportData) -> Markup | str:
     """Return the calibrated numbers of the least released row, where they were recorded."""
     column = data.attributes.column
+    nearest = pc.max if data.config.prefer == "lowest" else pc.min
     worst = {
-        "percentile": pc.min(column("percentile")).as_py(),
-        "z": pc.min(column("z")).as_py(),
+        "percentile": nearest(column("percentile")).as_py(),
+        "z": nearest(column("z")).as_py(),
         "false discovery": pc.max(column("false_discovery")).as_py(),
     }
     words = [f"{name} {number(value)}" for name, value in worst.items() if value is not None]

@@ -7,7 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 from pipeline_samples import pipeline_settings, write_rows
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterKey,
+    FlowRunFilter,
+    FlowRunFilterName,
+)
+from prefect.client.schemas.sorting import ArtifactSort
 from suite_samples import add, edit
 
 from flows.pipeline import PipelineReport, pipeline
@@ -167,7 +173,11 @@ def test_warnings_of_the_gates_are_in_prefect_and_a_broken_suite_stops_the_run_a
     report = run(merged(settings, quality))
     assert report.warnings == ("index: The index is *large*: only 30 rows",)
     with get_client(sync_client=True) as client:
-        stories = [a.data for a in client.read_artifacts() if a.key == "index-report"]
+        newest = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["index-report"])),
+            sort=ArtifactSort.CREATED_DESC,
+        )
+    stories = [artifact.data for artifact in newest]
     assert any("- The index is \\*large\\*: only 30 rows" in story for story in stories)
 
 
