@@ -360,7 +360,8 @@ def _score_tables(
 
 
 def _hits(index: SignatureIndex, top_rows: pa.Table, names: Sequence[str]) -> list[list[Hit]]:
-    rows = _corpus(index).rows_by_id(top_rows.column("row_id").unique().to_pylist())
+    found = top_rows.column("row_id").unique().to_pylist()
+    rows = _corpus(index).rows_by_id(found, batches=index.batches)
     hits: dict[str, list[Hit]] = {name: [] for name in names}
     for line in top_rows.to_pylist():
         hits[line["query_id"]].append(Hit.of(rows[line["row_id"]], line))
