@@ -78,6 +78,8 @@ def show_refresh(report: Any, store: str) -> None:
             "release": report.made.release.path,
             "report": report.made.release.page,
         }
+        if report.made.replaced:
+            facts["the index before, still readable"] = report.made.replaced
     show_facts(report.summary, facts)
     show_warnings(report.warnings)
     say(f"\nNext: rise ls --store {store}")

@@ -11,9 +11,10 @@ from flows.ingest import ingest
 from flows.queries import queries
 from flows.release import release
 from flows.score import score
-from storage.refs import CorpusRef
+from storage.refs import CorpusRef, IndexRef
 from tasks.config import PipelineConfig
 from tasks.corpus import IngestReport, require_rows
+from tasks.index_generation import index_for, make_current
 from tasks.queries import QuerySetReport
 from tasks.release import ReleaseReport
 from tasks.release_config import TopK
@@ -33,6 +34,8 @@ class MadeReport:
     release: ReleaseReport
     also: dict[str, ReleaseReport] = field(default_factory=dict)
     """The further releases of the same scores, by name."""
+    replaced: str = ""
+    """The name by which the index is still read that the index's name meant before this run."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -100,19 +103,27 @@ def pipeline(config: PipelineConfig) -> PipelineReport:
     return report
 
 
-def release_rows(config: PipelineConfig, ingested: IngestReport | None = None) -> MadeReport:
+def release_rows(
+    config: PipelineConfig, ingested: IngestReport | None = None, *, new_index: bool = False
+) -> MadeReport:
     """Run every stage after ingestion, within a flow: index, queries, scores, releases.
 
     Args:
         config: Everything the path needs.
         ingested: What was ingested before, for the costs in the report.
+        new_index: Other settings than the index's make a new index beside it, to which the name is
+            switched; else they are refused.
 
     Raises:
         ValueError: The settings ask for more rows than there are.
     """
     store, runtime, quality = config.store, config.runtime, config.quality
     require_rows(CorpusRef(store, config.corpus), _wanted_rows(config))
-    indexed = index(store, config.corpus, config.index, config.indexing, runtime, quality)
+    named = built = IndexRef(store, config.index)
+    if new_index:
+        built = index_for(named, CorpusRef(store, config.corpus), config.indexing, runtime)
+    indexed = index(store, config.corpus, built.index, config.indexing, runtime, quality)
+    replaced = make_current(named, built) if built != named else ""
     queried = queries(config.queries, store, config.query_set, config.index, runtime)
     # its own version: another run may have made a later one of that name meanwhile
     version = queried.ref.version
@@ -126,7 +137,7 @@ def release_rows(config: PipelineConfig, ingested: IngestReport | None = None) -
         for name, settings in config.releases.items()
     }
     released = also.pop(config.release)
-    return MadeReport(indexed, queried, scored, released, also)
+    return MadeReport(indexed, queried, scored, released, also, replaced)
 
 
 def _wanted_rows(config: PipelineConfig) -> dict[str, int]:

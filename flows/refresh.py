@@ -88,7 +88,7 @@ def _refreshed(config: PipelineConfig) -> RefreshReport:
         summary = f"{intake.summary}; there are no rows yet"
         return RefreshReport(summary, intake, None, intake.warnings)
     inputs = released_inputs(config)
-    made = release_rows(config)
+    made = release_rows(config, new_index=config.refresh.new_index)
     releases = {config.release: made.release, **made.also}
     remember(config, inputs, {name: one.ref.release_id for name, one in releases.items()})
     return RefreshReport(intake.summary, intake, made, (*intake.warnings, *made.warnings))
@@ -114,6 +114,8 @@ def _leave_report(report: RefreshReport) -> None:
             "bytes of the index": readable_bytes(made.index.n_bytes),
             "rows released": made.release.n_rows,
         }
+        if made.replaced:
+            facts["the index before, still readable"] = made.replaced
         links |= {"release": made.release.path, "report": made.release.page}
     leave_report(
         "refresh", title=report.summary, facts=facts, links=links, warnings=report.warnings

@@ -219,10 +219,14 @@ def give_tombstones(ref: CorpusRef, rows: Iterable[LivingRow], *, kind: Kind, wh
     if not lines:
         return
     reason = {"changed": "has other content in", "withdrawn": "is no longer in"}[kind]
-    time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     with TombstoneWriter(ref, locked=True) as writer:
         table = pa.Table.from_pylist(lines, schema=TOMBSTONE_SCHEMA)
-        writer.commit(table, kind=kind, reason=f"{reason} {where}", time=time, bars=Bars())
+        writer.commit(table, kind=kind, reason=f"{reason} {where}", time=this_moment(), bars=Bars())
+
+
+def this_moment() -> str:
+    """Return the time, ISO 8601 in UTC, whole seconds."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _standing(claimed: Claimed, row: LivingRow | None, later: set[str]) -> Standing:

@@ -2,17 +2,16 @@
 
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
-from refresh_samples import refresh, refresh_settings, rows, touch_later, write_inbox_file
+from refresh_samples import Refreshed, refresh, refresh_settings, rows, write_inbox_file
 
-from storage.cursor import Cursor
 from storage.refs import CorpusRef
 from storage.releases import open_release
 from storage.tombstones import Tombstones
 from tasks.catalog import trace, verify_store
 from tasks.config import PipelineConfig
-from tasks.refresh import look, take_inbox
+from tasks.refresh import FilesRefused, look, require_no_refusal, take_inbox
+from tasks.takedown import require_not_taken_down, take_down
 
 
 @pytest.fixture(name="config")
@@ -25,140 +24,83 @@ def inbox_folder(tmp_path: Path) -> Path:
     return tmp_path / "inbox"
 
 
-def released(config: PipelineConfig, report) -> pa.Table:
-    return open_release(report.release.ref).rows()
+def released(report: Refreshed):
+    assert report.release is not None
+    return open_release(report.release.ref)
 
 
-def kinds(config: PipelineConfig) -> list[tuple[str, int]]:
-    records = Tombstones(CorpusRef(config.store, "main")).records
-    return [(record.kind, record.n_rows) for record in records]
-
-
-def test_only_news_is_read_and_sketched_and_no_news_is_nothing(config, inbox):
-    write_inbox_file(inbox / "a.jsonl", rows(0, 16))
-    first = refresh(config)
-    assert first.index.n_rows == 16
-    assert refresh(config).outlook.nothing
-    touch_later(inbox / "a.jsonl", 5)
-    assert not look(config).nothing
-    assert refresh(config).intake.taken == ()
-    assert refresh(config).outlook.nothing
-
-    write_inbox_file(inbox / "b.jsonl", rows(16, 30))
-    second = refresh(config)
-    assert [one.name for one in second.intake.taken] == [str(inbox / "b.jsonl")]
-    assert (second.index.n_rows, second.index.n_sketched) == (30, 14)
-    assert second.release.ref != first.release.ref
-    assert refresh(config).outlook.nothing
-    assert verify_store(config.store) == []
-
-
-def test_changed_and_dropped_rows_are_never_released_again(config, inbox):
-    write_inbox_file(inbox / "a.jsonl", rows(0, 20))
-    write_inbox_file(inbox / "b.jsonl", rows(20, 30))
-    first = released(config, refresh(config))
-    gone, changed = first["row_id"].to_pylist()[:2]
-    content = rows(0, 30)
-    newer = {**content, changed: content[changed] + " Or so."}
-    del newer[gone]
-    ids = list(content)
-    write_inbox_file(inbox / "a.jsonl", {k: newer[k] for k in ids[:20] if k in newer})
-    write_inbox_file(inbox / "b.jsonl", {k: newer[k] for k in ids[20:] if k in newer})
-    again = refresh(config)
-    assert sorted(kinds(config)) == [("changed", 1), ("withdrawn", 1)]
-    assert again.index.n_rows == 31
-    table = released(config, again)
-    assert gone not in table["row_id"].to_pylist()
-    assert not set(table["text"].to_pylist()) & {content[gone], content[changed]}
-    steps = trace(config.store, changed)
-    assert [step["kind"] for step in steps][:3] == ["source", "row", "batch"]
-    assert steps[2]["detail"]["position"] == 30
-    assert verify_store(config.store) == []
-
-
-def test_the_end_is_that_of_one_clean_run(tmp_path, tiny_llama):
-    config = refresh_settings(tmp_path, tiny_llama)
-    inbox = tmp_path / "inbox"
+def test_the_end_is_that_of_one_clean_run(config, inbox, tmp_path):
     write_inbox_file(inbox / "b.jsonl", rows(10, 22))
-    refresh(config)
-    write_inbox_file(inbox / "a.jsonl", rows(0, 10) | rows(12, 14, version=1))  # late, older
-    write_inbox_file(inbox / "c.jsonl", rows(22, 30) | rows(20, 21, version=2))
-    refresh(config)
+    first = refresh(config)
+    assert (first.index.n_rows, first.index.n_sketched) == (12, 12)
+    assert refresh(config).outlook.nothing
+
+    write_inbox_file(inbox / "a.jsonl", rows(0, 10) | rows(12, 14, version=1))  # late, and older
+    write_inbox_file(inbox / "c.jsonl", rows(22, 30) | rows(20, 21, version=2))  # changes row 20
+    second = refresh(config)
+    # blocks of 8: the full block is kept, the half one is made again
+    assert (second.index.n_rows, second.index.n_sketched) == (12 + 10 + 9, 31 - 8)
+
     write_inbox_file(inbox / "b.jsonl", rows(10, 12) | rows(15, 22) | rows(30, 33))
     (inbox / "d.jsonl").write_bytes((inbox / "c.jsonl").read_bytes())
     last = refresh(config)
+    # rows 12 to 14 went from b; of 12 and 13 the versions of a, that b's had replaced, came in
+    assert [Path(one.name).name for one in last.intake.taken] == ["b.jsonl", "a.jsonl"]
+    records = Tombstones(CorpusRef(config.store, "main")).records
+    assert [(one.kind, one.n_rows) for one in records] == [("changed", 1), ("withdrawn", 3)]
+    assert refresh(config).outlook.nothing
+    assert verify_store(config.store) == []
 
     clean = config.model_copy(update={"store": str(tmp_path / "clean")})
     whole = refresh(clean)
     same = ["row_id", "text", "prompt", "completion", "score", "rank", "label", "n_tokens"]
-    assert released(config, last).select(same).equals(released(clean, whole).select(same))
-    attributes = ["row_id", "percentile", "z", "false_discovery"]
-    found = [open_release(one.release.ref).attributes() for one in (last, whole)]
-    assert found[0].select(attributes).equals(found[1].select(attributes))
+    assert released(last).rows().select(same).equals(released(whole).rows().select(same))
+    calibrated = ["row_id", "rank", "score", "percentile", "z", "false_discovery"]
+    found = [released(one).attributes().select(calibrated) for one in (last, whole)]
+    assert found[0].equals(found[1])
+    # row 20 is what c says of it, and its newest place is the one that lineage shows
+    assert trace(config.store, "row-020")[0]["id"].endswith("c.jsonl:9")
+    require_not_taken_down(CorpusRef(config.store, "main"), "row-020")
+
+
+def test_a_changed_row_that_is_taken_down_stays_down(config, inbox):
+    ref = CorpusRef(config.store, "main")
+    write_inbox_file(inbox / "a.jsonl", rows(0, 8))
+    take_inbox(config)
+    write_inbox_file(inbox / "a.jsonl", rows(0, 8, version=1))
+    take_inbox(config)
+    take_down(ref, row_ids=["row-003"], reason="asked for")
+    with pytest.raises(FileNotFoundError, match=r"asked for"):
+        require_not_taken_down(ref, "row-003")
+    write_inbox_file(inbox / "a.jsonl", rows(0, 8, version=2))
+    (taken,) = take_inbox(config).taken
+    assert (taken.n_rows, taken.n_changed) == (7, 7)
 
 
 def test_a_refused_file_stops_nothing_and_is_read_again_when_it_changes(config, inbox):
-    write_inbox_file(inbox / "a.jsonl", rows(0, 16))
-    refresh(config)
+    write_inbox_file(inbox / "a.jsonl", rows(0, 3))
+    take_inbox(config)
     (inbox / "b.jsonl").write_text('{"id": "x", "body": "of other fields"}\n' * 3)
-    write_inbox_file(inbox / "c.jsonl", rows(16, 24))
-    report = refresh(config)
-    (one,) = report.intake.refused
-    assert one.name.endswith("b.jsonl")
-    assert "missing field" in one.reason
-    assert one.now
-    assert Path(one.report).is_file()
-    assert report.index.n_rows == 24
-    assert any("b.jsonl is refused" in text for text in report.intake.warnings)
-    later = refresh(config).outlook
-    assert later.nothing
-    assert [one.now for one in later.refused] == [False]
-    write_inbox_file(inbox / "b.jsonl", rows(30, 34))
-    mended = refresh(config)
-    assert mended.intake.refused == ()
-    assert mended.index.n_rows == 28
+    (inbox / "c.jsonl.gz").write_bytes(b"\x1f\x8b cut off")
+    gz = config.rows.source.model_copy(update={"paths": (str(inbox),)})
+    config = config.model_copy(update={"rows": config.rows.model_copy(update={"source": gz})})
+    write_inbox_file(inbox / "d.jsonl", rows(3, 6))
+    report = take_inbox(config)
+    assert [Path(one.name).name for one in report.taken] == ["d.jsonl"]
+    drifted, cut = report.refused
+    assert "missing field" in drifted.reason
+    assert "rows.fields" in drifted.reason
+    assert Path(drifted.report).is_file()
+    assert "cut off" in cut.reason
+    assert all(text.split(" ")[1:3] == ["is", "refused:"] for text in report.warnings)
+    strict = config.refresh.model_copy(update={"fail_on_refused": True})
+    with pytest.raises(FilesRefused, match=r"2 files of the inbox are refused"):
+        require_no_refusal(config.model_copy(update={"refresh": strict}), report)
+    require_no_refusal(config, report)
 
-
-def test_a_file_that_turns_bad_keeps_what_was_in_use(config, inbox):
-    write_inbox_file(inbox / "a.jsonl", rows(0, 16))
-    refresh(config)
-    (inbox / "a.jsonl").write_text("{broken\n" * 16)
-    assert refresh(config).index.n_rows == 16
-    assert kinds(config) == []
-    write_inbox_file(inbox / "a.jsonl", rows(1, 16))
-    refresh(config)
-    assert kinds(config) == [("withdrawn", 1)]
-
-
-def test_a_version_that_returns_lives_again(config, inbox):
-    first, second = rows(0, 12), rows(0, 12, version=1)
-    for content in (first, second, first, second):
-        write_inbox_file(inbox / "a.jsonl", content)
-        table = released(config, refresh(config))
-        assert set(table["text"].to_pylist()) <= set(content.values())
-    assert kinds(config) == [("changed", 12)] * 3
-    assert len(Cursor(CorpusRef(config.store, "main")).entries) == 1
-
-
-def test_deleted_files_keep_their_rows_unless_they_are_to_be_withdrawn(config, inbox):
-    write_inbox_file(inbox / "a.jsonl", rows(0, 16))
-    write_inbox_file(inbox / "b.jsonl", rows(10, 24))
-    refresh(config)
-    (inbox / "b.jsonl").unlink()
-    assert refresh(config).index.n_rows == 24
-    assert refresh(config).outlook.nothing
-    settings = config.refresh.model_copy(update={"withdraw_deleted": True})
-    strict = config.model_copy(update={"refresh": settings})
-    report = refresh(strict)
-    # rows 10 to 15 are in the other file as well, with the same content
-    assert report.intake.withdrawn == ((str(inbox / "b.jsonl"), 8),)
-    assert refresh(strict).outlook.nothing
-
-
-def test_an_empty_inbox_and_a_folder_without_rows(config, inbox):
-    inbox.mkdir()
-    report = refresh(config)
-    assert report.intake.n_batches == 0
-    assert "matches nothing" in report.intake.warnings[0]
-    (inbox / "a.jsonl").write_text("")
-    assert take_inbox(config).waiting == (f"{inbox / 'a.jsonl'}: it is empty",)
+    again = take_inbox(config)
+    assert again.taken == ()
+    assert [one.now for one in again.refused] == [False, False]
+    assert look(config).news.readings == ()
+    write_inbox_file(inbox / "b.jsonl", rows(6, 8))
+    assert [one.n_rows for one in take_inbox(config).taken] == [2]
