@@ -10,6 +10,7 @@ from typing import Any
 
 from storage.errors import NotFoundError, StorageError
 from storage.files import folder_guard, raise_explained, read_json, remove_partials, write_json
+from storage.index_names import index_names
 from storage.layout import (
     BATCH_FILE,
     BATCH_FOLDER,
@@ -135,14 +136,14 @@ def _corpora(folder: Path) -> Iterator[Artifact]:
 
 
 def _indexes(folder: Path) -> Iterator[Artifact]:
-    for index in published_folders(folder / "indexes"):
-        header = _artifact("index", index.name, "", index / INDEX_FILE, INDEX_FORMAT)
-        state = Artifact("index", index.name, "", None, {"n_rows": None})
+    for name, index in index_names(str(folder), published_folders(folder / "indexes")):
+        header = _artifact("index", name, "", index / INDEX_FILE, INDEX_FORMAT)
+        state = Artifact("index", name, "", None, {"n_rows": None})
         if (index / ROWS_FILE).exists():
-            state = _artifact("index", index.name, "", index / ROWS_FILE, ROWS_FORMAT)
+            state = _artifact("index", name, "", index / ROWS_FILE, ROWS_FORMAT)
         index_id = str(header.detail.get("index_id", ""))
         detail = {**header.detail, **state.detail}
-        yield Artifact("index", index.name, index_id, state.created, detail)
+        yield Artifact("index", name, index_id, state.created, detail)
 
 
 def _scores(folder: Path) -> Iterator[Artifact]:

@@ -43,7 +43,8 @@ class Row:
     """One canonical row.
 
     Args:
-        row_id: Stable id, unique in the corpus.
+        row_id: Stable id, unique among the rows without a tombstone; a changed row comes in again
+            under its id, and its newest place is the one that counts.
         text: The whole text.
         prompt_chars: Leading characters of ``text`` that are the prompt.
         label: Kept for evaluation; may be absent.
@@ -209,17 +210,27 @@ class Corpus:
         """Return rows by position, in the order asked for, as `take` does."""
         return _to_rows(self.take(positions, batches=batches))
 
-    def rows_by_id(self, row_ids: Sequence[str]) -> dict[str, Row]:
-        """Return rows by id, in the order asked for.
+    def rows_by_id(
+        self, row_ids: Sequence[str], *, batches: Sequence[str] | None = None
+    ) -> dict[str, Row]:
+        """Return rows by id, in the order asked for; of a changed row its newest version.
+
+        Args:
+            row_ids: Which.
+            batches: Only these batches: rows as they were when there were no others; None is all.
 
         Raises:
             NotFoundError: An id is not in the corpus.
         """
-        return {row_id: place.row for row_id, place in self._locate(row_ids).items()}
+        return {row_id: place.row for row_id, place in self._locate(row_ids, batches).items()}
 
     def locate(self, row_id: str) -> RowLocation:
-        """Return where a row is; `NotFoundError` when the corpus has no such row."""
-        return self._locate([row_id])[row_id]
+        """Return where a row is, the newest place if it changed.
+
+        Raises:
+            NotFoundError: The corpus has no such row.
+        """
+        return self._locate([row_id], None)[row_id]
 
     def find_source(self, source: str, line: int) -> list[RowLocation]:
         """Return the rows that came from one line of one source; empty when there are none."""
@@ -241,9 +252,11 @@ class Corpus:
                 problems += file_problems(folder, files, deep=deep)
         return problems
 
-    def _locate(self, row_ids: Sequence[str]) -> dict[str, RowLocation]:
+    def _locate(
+        self, row_ids: Sequence[str], batches: Sequence[str] | None
+    ) -> dict[str, RowLocation]:
         places: dict[str, RowLocation] = {}
-        for part in self._parts(None):
+        for part in reversed(self._parts(batches)):
             wanted = [row_id for row_id in row_ids if row_id not in places]
             if not wanted:
                 break

@@ -17,10 +17,13 @@ BLOCK_FORMAT = "rise-block"
 QUERY_SET_FILE, QUERY_SET_FORMAT = "query_set.json", "rise-query-set"
 SCORES_FILE, SCORES_FORMAT = "scores.json", "rise-scores"
 RELEASE_FILE, RELEASE_FORMAT = "manifest.json", "rise-release"
+INBOX_FILE_FORMAT = "rise-inbox-file"
+INBOX_NOTE_FORMAT = "rise-inbox-note"
 
 LATEST = "latest"
 REFUSED = "refused"
 MOVES_FILE = "moves.jsonl"
+ANNOUNCED_FILE = "announced.json"
 LOCK_FILE = ".lock"
 MODEL_FILE, MODEL_FORMAT = "model.json", "rise-index-model"
 STATISTICS_FOLDER, STATISTICS_FORMAT = "statistics", "rise-block-statistics"
@@ -88,6 +91,11 @@ def batches_folder(ref: CorpusRef) -> Path:
 def tombstones_folder(ref: CorpusRef) -> Path:
     """Return ``corpora/<corpus>/tombstones``."""
     return without_links(corpus_folder(ref), "tombstones")
+
+
+def inbox_folder(ref: CorpusRef) -> Path:
+    """Return ``corpora/<corpus>/inbox``."""
+    return without_links(corpus_folder(ref), "inbox")
 
 
 def refused_folder(ref: BatchRef) -> Path:

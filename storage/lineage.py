@@ -11,6 +11,7 @@ from typing import Any
 from storage.catalog import open_store, published_folders
 from storage.corpus import Corpus, RowLocation
 from storage.errors import NotFoundError
+from storage.index_names import index_names
 from storage.layout import INDEX_FILE, INDEX_FORMAT, ROWS_FILE, ROWS_FORMAT
 from storage.manifests import read_manifest
 from storage.refs import CorpusRef, ReleaseRef, ScoresRef
@@ -101,7 +102,7 @@ def _stations(
     for index, header in _indexes_of(root, corpus, place.batch_id):
         scores = [
             item
-            for item in _scores_of(root, index, place)
+            for item in _scores_of(root, header["index_id"], place)
             if needed is None or item.ref.scores_id in needed
         ]
         if needed is None or scores:
@@ -185,20 +186,20 @@ def _corpora(root: str) -> list[Corpus]:
 
 def _indexes_of(root: str, corpus: Corpus, batch_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield name and header of each index whose committed state covers a batch."""
-    for folder in published_folders(Path(root) / "indexes"):
+    for name, folder in index_names(root, published_folders(Path(root) / "indexes")):
         state = folder / ROWS_FILE
         header = read_manifest(folder / INDEX_FILE, INDEX_FORMAT)
         if header["identity"].get("corpus") != corpus.ref.corpus or not state.exists():
             continue
         if batch_id in read_manifest(state, ROWS_FORMAT)["batches"]:
-            yield folder.name, header
+            yield name, header
 
 
-def _scores_of(root: str, index: str, place: RowLocation) -> list[Scores]:
+def _scores_of(root: str, index_id: str, place: RowLocation) -> list[Scores]:
     ids = [folder.name for folder in published_folders(Path(root) / "scores")]
     opened = [Scores.open(ScoresRef(root, scores_id)) for scores_id in ids]
     return [
         scores
         for scores in opened
-        if scores.manifest["index"] == index and place.batch_id in scores.manifest["batches"]
+        if scores.manifest["index_id"] == index_id and place.batch_id in scores.manifest["batches"]
     ]

@@ -13,8 +13,15 @@ from pathlib import Path
 from typing import Literal
 
 from storage.errors import CorruptionError, NotFoundError
-from storage.files import folder_guard, point_to, waiting_lock, write_bytes
-from storage.layout import LATEST, LOCK_FILE, MOVES_FILE, releases_folder
+from storage.files import (
+    folder_guard,
+    point_to,
+    read_json,
+    waiting_lock,
+    write_bytes,
+    write_json,
+)
+from storage.layout import ANNOUNCED_FILE, LATEST, LOCK_FILE, MOVES_FILE, releases_folder
 from storage.refs import ReleaseRef
 from storage.releases import open_release, require_release
 
@@ -69,6 +76,18 @@ def moves(root: str, name: str) -> list[Move]:
         return []
     found = [_move(line) for line in lines]
     return [move for move in found if move is not None]
+
+
+def announced(root: str, name: str) -> str | None:
+    """Return the id of the release of that name that others were told of last; None: of none."""
+    path = releases_folder(root, name) / ANNOUNCED_FILE
+    return str(read_json(path).get("release_id")) if path.exists() else None
+
+
+def mark_announced(ref: ReleaseRef) -> None:
+    """Note that others were told of a release, once they were."""
+    folder = releases_folder(ref.root, ref.name)
+    write_json(folder / ANNOUNCED_FILE, {"release_id": ref.release_id})
 
 
 def roll_back(

@@ -130,7 +130,7 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def find_values(path: Path, column: str, wanted: Sequence[str]) -> dict[str, int]:
-    """Return the first position of each wanted value in one column, reading only that column.
+    """Return the last position of each wanted value in one column, reading only that column.
 
     Row groups whose statistics rule the values out are not read at all.
     """
@@ -146,7 +146,7 @@ def find_values(path: Path, column: str, wanted: Sequence[str]) -> dict[str, int
                 continue
             chunk = file.read_row_group(group, columns=[column]).column(0)
             for position in _true_positions(pc.is_in(chunk, values)):
-                found.setdefault(chunk[position].as_py(), start + position)
+                found[chunk[position].as_py()] = start + position
             start += len(chunk)
     return found
 

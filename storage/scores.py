@@ -176,7 +176,7 @@ class Scores:
         return tables.read_table(self.folder / BOTTOM_ROWS_FILE)
 
     def value_of(self, row_id: str) -> float | None:
-        """Return one row's value, reading little; None when the row was not scored."""
+        """Return one row's value, of its newest place; None when the row was not scored."""
         path = self.folder / VALUES_FILE
         found = tables.find_values(path, "row_id", [row_id])
         if not found:

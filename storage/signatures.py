@@ -28,6 +28,7 @@ from storage.files import (
     staging_folder,
 )
 from storage.index_header import TABLES, index_blocks, index_header, write_empty_index
+from storage.index_names import index_place
 from storage.layout import (
     INDEX_FILE,
     INDEX_FORMAT,
@@ -37,7 +38,6 @@ from storage.layout import (
     ROWS_FILE,
     ROWS_FORMAT,
     STATISTICS_FOLDER,
-    index_folder,
 )
 from storage.manifests import read_manifest, write_manifest
 from storage.refs import IndexRef
@@ -60,7 +60,7 @@ class SignatureIndex:
     ) -> None:
         """Use `create` or `open`."""
         self.ref = ref
-        self.folder = index_folder(ref)
+        self.folder = index_place(ref)
         self.identity: dict[str, Any] = header["identity"]
         self.index_id: str = header["index_id"]
         self.n_numbers: int = header["n_numbers"]
@@ -109,7 +109,7 @@ class SignatureIndex:
             code=code,
             float_numbers=float_numbers,
         )
-        folder = index_folder(ref)
+        folder = index_place(ref)
         remove_partials(folder.parent)
         if not folder.exists():
             with suppress(FileExistsError), staging_folder(folder) as staging:
@@ -139,7 +139,7 @@ class SignatureIndex:
             CorruptionError: A manifest is damaged.
         """
         open_store(ref.root)
-        folder = index_folder(ref)
+        folder = index_place(ref)
         if not folder.is_dir():
             raise NotFoundError(
                 f"the store {ref.root} has no index {ref.index!r}. "
@@ -403,7 +403,7 @@ class SignatureIndex:
 
 def index_lock(ref: IndexRef) -> AbstractContextManager[None]:
     """Return the lock of an index; it lies beside its folder, so it can be held before that is."""
-    folder = index_folder(ref)
+    folder = index_place(ref)
     return exclusive_lock(
         folder.with_name(f".{folder.name}{LOCK_FILE}"), what=f"index {ref.index!r}"
     )

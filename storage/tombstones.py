@@ -6,7 +6,7 @@ a folder that exists whole or not at all. A record may also bar rows from being 
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -144,6 +144,12 @@ class Tombstones:
         places = self.rows.filter(pc.equal(self.rows.column("row_id"), row_id)).column("record")
         return [self.records[place] for place in sorted(set(places.to_pylist()))]
 
+    def at(self, batch_id: str, position_in_batch: int) -> list[Record]:
+        """Return the records that name one place, in order."""
+        here = self.placed_in([batch_id])
+        mine = here.filter(pc.equal(here.column("position_in_batch"), position_in_batch))
+        return [self.records[place] for place in sorted(set(mine.column("record").to_pylist()))]
+
     def verify(self, *, deep: bool = True) -> list[str]:
         """Compare every file with its record; one text for each problem."""
         return [
@@ -190,12 +196,18 @@ class BarredRows:
 
 
 class TombstoneWriter(StagedWriter):
-    """Writes one record; holds the corpus's lock from entering to leaving the ``with`` block."""
+    """Writes one record; holds the corpus's lock within the ``with`` block, or its caller does."""
 
-    def __init__(self, ref: CorpusRef) -> None:
-        """Name the corpus; `BusyError` and errors of the disk come on entering."""
+    def __init__(self, ref: CorpusRef, *, locked: bool = False) -> None:
+        """Name the corpus; `BusyError` and errors of the disk come on entering.
+
+        Args:
+            ref: The corpus.
+            locked: The caller holds the corpus's lock, as whoever writes a batch does.
+        """
         super().__init__(ref.root, tombstones_folder(ref) / "record")
         self.ref = ref
+        self._locked = locked
 
     def commit(self, rows: pa.Table, *, kind: Kind, reason: str, time: str, bars: Bars) -> Record:
         """Publish the record as the last one of the corpus.
@@ -228,8 +240,13 @@ class TombstoneWriter(StagedWriter):
         return _record(sequence, record_id, final)
 
     def _begin(self, stack: ExitStack) -> None:
-        lock = corpus_folder(self.ref) / LOCK_FILE
-        stack.enter_context(exclusive_lock(lock, what=f"corpus {self.ref.corpus!r}"))
+        if not self._locked:
+            stack.enter_context(corpus_lock(self.ref))
+
+
+def corpus_lock(ref: CorpusRef) -> AbstractContextManager[None]:
+    """Return the lock of whoever writes a corpus; `BusyError` when somebody does."""
+    return exclusive_lock(corpus_folder(ref) / LOCK_FILE, what=f"corpus {ref.corpus!r}")
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from rise_ops.calibration import Basis, Moments, energy_ratio, held_out_energy
 from rise_ops.principal import PrincipalTables
 from rise_ops.projection import ProjectionTables
@@ -32,6 +34,7 @@ from tasks.sketch_tables import (
 )
 from tasks.sketching import measure_moments
 from tasks.space import make_space
+from tasks.takedown import living_rows
 
 SAMPLE_BATCH_TOKENS = 1024
 SAMPLE_HEAD_BYTES = 67_108_864
@@ -194,7 +197,7 @@ def calibration_warning(record: Mapping[str, Any] | None) -> str | None:
 
 
 def choose_rows(corpus: Corpus, batches: Sequence[str], *, n_tokens: int, seed: int) -> list[str]:
-    """Return the ids of a random sample of rows.
+    """Return the ids of a random sample of the rows without tombstones.
 
     Rows are taken in the order of a hash of seed and id, so the sample depends on which rows there
     are, not on their order or on the machine.
@@ -206,8 +209,13 @@ def choose_rows(corpus: Corpus, batches: Sequence[str], *, n_tokens: int, seed: 
             are no more.
         seed: Another seed, another sample.
     """
+    living = living_rows(corpus.ref, batches).mask
     chosen: list[tuple[bytes, str, int]] = []
-    for table in corpus.iter_tables(batches=batches, columns=["row_id", "n_tokens"]):
+    start = 0
+    for rows in corpus.iter_tables(batches=batches, columns=["row_id", "n_tokens"]):
+        stop = start + rows.num_rows
+        table = rows if living is None else rows.filter(pa.array(living[start:stop]))
+        start = stop
         columns = (table.column(name).to_pylist() for name in ("row_id", "n_tokens"))
         chosen += [(_hash(seed, row_id), row_id, n) for row_id, n in zip(*columns, strict=True)]
         # rows behind enough tokens stay behind them, whatever comes
@@ -234,7 +242,7 @@ def _read_sample(corpus: CorpusRef, batches: Sequence[str], config: IndexConfig)
     opened, sketch = Corpus(corpus), config.signature.sketch
     n_tokens = getattr(sketch, "calibration_tokens", 0)
     row_ids = choose_rows(opened, batches, n_tokens=n_tokens, seed=sketch.seed)
-    rows = list(opened.rows_by_id(row_ids).values())
+    rows = list(opened.rows_by_id(row_ids, batches=batches).values())
     return _Sample(row_ids, encoded_rows(rows, config))
 
 

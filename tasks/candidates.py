@@ -11,7 +11,7 @@ sha256 over source path and content. The content hash covers the text and the pr
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from tasks.config import RowsConfig
 from tasks.fields import NamedFields, RowError, Tokenizer, resolve_fields, scalar_string, to_text
@@ -28,11 +28,25 @@ ROW_ID_DIGITS = 32
 """Hexadecimal digits of an id made from the content: 128 bits."""
 
 
+Standing = Literal["new", "known", "conflict", "changed", "superseded"]
+"""How a record stands to the corpus: its id is not there; is there with equal content; with other
+content, which is a conflict, or replaces what is there, or is older than what is there."""
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """What a record claims to be, as far as the corpus must know it."""
+
+    row_id: str
+    content_hash: str
+    label: str | None
+
+
 class KnownRows(Protocol):
     """The rows that the corpus already has."""
 
-    def content_hashes(self, row_ids: Sequence[str]) -> list[str | None]:
-        """Return the content hash under each id; None where the id is new."""
+    def standings(self, claimed: Sequence[Claimed]) -> list[Standing]:
+        """Return how each record stands to the rows that are there."""
 
     def locations(self, row_ids: Sequence[str]) -> dict[str, str]:
         """Return ``path:line`` of rows that are there."""
@@ -51,9 +65,9 @@ class Barred(Protocol):
 class NoKnownRows:
     """A corpus without rows, and every query set."""
 
-    def content_hashes(self, row_ids: Sequence[str]) -> list[str | None]:
+    def standings(self, claimed: Sequence[Claimed]) -> list[Standing]:
         """Nothing is known."""
-        return [None] * len(row_ids)
+        return ["new"] * len(claimed)
 
     def locations(self, row_ids: Sequence[str]) -> dict[str, str]:
         """Nothing is known."""
@@ -67,7 +81,8 @@ class Part:
     Attributes:
         frame: Columns row_id, text, prompt_chars, label, source, source_line, content_hash,
             n_chars, n_tokens, problem, repeats, raw; indexed by the record's number in the batch.
-        n_known: Records that the corpus already has, with equal content; not in the frame.
+        n_known: Records that the corpus already has, with equal content, or of which it has a later
+            version; not in the frame.
         n_taken_down: Records that may not come in (again); not in the frame.
     """
 
@@ -216,10 +231,10 @@ class CandidateReader:
         for candidate in named:
             candidate.repeats = self._claim(candidate)
         fresh = [candidate for candidate in named if candidate.repeats is None]
-        hashes = self.known.content_hashes([candidate.row_id or "" for candidate in fresh])
-        pairs = list(zip(fresh, hashes, strict=True))
-        known = {id(one) for one, stored in pairs if stored == one.content_hash}
-        taken = [one for one, stored in pairs if stored not in (None, one.content_hash)]
+        claimed = [Claimed(one.row_id or "", one.content_hash or "", one.label) for one in fresh]
+        pairs = list(zip(fresh, self.known.standings(claimed), strict=True))
+        known = {id(one) for one, standing in pairs if standing in ("known", "superseded")}
+        taken = [one for one, standing in pairs if standing == "conflict"]
         if taken:
             places = self.known.locations([one.row_id or "" for one in taken])
             for one in taken:

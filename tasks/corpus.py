@@ -27,6 +27,7 @@ from tasks.gate import Gate, Tally
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.quality_config import SHIPPED, QualityConfig
 from tasks.quality_gate import listed, recorded_warnings
+from tasks.revision import Revision, Unrevised
 from tasks.sources import pinned, read_records, source_identity
 from tasks.suite_files import GateSuite, load_suite
 
@@ -135,10 +136,16 @@ def ingest_rows(
     *,
     quality: QualityConfig = SHIPPED,
     progress: Progress = NO_PROGRESS,
+    revision: Revision | None = None,
 ) -> IngestReport:
-    """Read a source into a corpus with a tokenizer that is already there; see `ingest`."""
+    """Read a source into a corpus with a tokenizer that is already there; see `ingest`.
+
+    With a ``revision`` the source is one file of an inbox, maybe in a new version: what it changes
+    and drops is given tombstones, and that the same batch was committed before stops nothing.
+    """
     started = time.perf_counter()
     suite = load_suite(GATE, quality)
+    file = revision or Unrevised(ref)
     source = source_identity(rows.source)
     identity = {
         "source": source,
@@ -147,23 +154,25 @@ def ingest_rows(
         "version": INGEST_VERSION,
         # absent means the shipped suite, so that batches keep their ids
         **({} if suite.is_shipped else {"suite": suite.sha256}),
+        **file.identity,
     }
     batch_id = short_id(identity)
-    done = find_batch(ref, batch_id)
+    done = find_batch(ref, batch_id) if revision is None else None
     if done is not None:
         return replace(_report_of(ref, done), seconds=time.perf_counter() - started)
     n_bytes = sum(int(str(entry.get("bytes", 0))) for entry in source)
     progress.start(total=n_bytes, unit="bytes")
     with BatchWriter(ref, batch_id) as writer:
         barred = BarredRows(Tombstones(ref))  # under the lock, which a takedown takes as well
-        reader = CandidateReader(rows, tokenizer, CorpusRows(ref), barred)
+        reader = CandidateReader(rows, tokenizer, file.begin(), barred)
         gate = Gate(reader, rows.limits, suite)
         records = read_records(pinned(rows.source, source), rows.limits, advance=progress.advance)
         for part in gate.judge(records):
             if part.kept.num_rows:
                 writer.add(part.kept)
+                file.keep(part.kept)
             writer.reject(part.rejected)
-        report = _conclude(ref, writer, gate, identity)
+        report = _conclude(ref, writer, gate, identity, file)
     return replace(report, seconds=time.perf_counter() - started)
 
 
@@ -217,41 +226,18 @@ def require_rows(ref: CorpusRef, wanted: Mapping[str, int]) -> None:
         )
 
 
-class CorpusRows:
-    """The rows of a corpus by id, for telling which records are new; none for a new corpus."""
-
-    def __init__(self, ref: CorpusRef) -> None:
-        import pandas as pd
-
-        self._corpus = Corpus(ref) if Corpus.batches(ref) else None
-        if self._corpus is not None:
-            table = self._corpus.row_ids()
-            self._ids = pd.Index(table.column("row_id").to_pandas())
-            self._hashes = table.column("content_hash")
-
-    def content_hashes(self, row_ids: Sequence[str]) -> list[str | None]:
-        """Return the content hash under each id; None where the id is new."""
-        if self._corpus is None or not row_ids:
-            return [None] * len(row_ids)
-        places = self._ids.get_indexer(list(row_ids))
-        known = [int(place) for place in places if place >= 0]
-        hashes = iter(self._hashes.take(pa.array(known, pa.int64())).to_pylist())
-        return [next(hashes) if place >= 0 else None for place in places]
-
-    def locations(self, row_ids: Sequence[str]) -> dict[str, str]:
-        """Return ``path:line`` of rows that are there."""
-        if self._corpus is None:
-            return {}
-        rows = self._corpus.rows_by_id(row_ids)
-        return {row_id: f"{row.source}:{row.source_line}" for row_id, row in rows.items()}
-
-
 def _conclude(
-    ref: CorpusRef, writer: BatchWriter, gate: Gate, identity: dict[str, Any]
+    ref: CorpusRef,
+    writer: BatchWriter,
+    gate: Gate,
+    identity: dict[str, Any],
+    revision: Revision,
 ) -> IngestReport:
     """Commit the batch, refuse it, or leave the corpus as it is when nothing is new."""
     verdict, tally = gate.judge_batch(), gate.tally
+    revision.require_same_bytes()
     if not tally.n_kept and not tally.n_rejected:
+        revision.accept(None)
         return _report(None, tally, None)
     gate.write(writer.staging / QUALITY_FOLDER)
     manifest = {
@@ -263,6 +249,7 @@ def _conclude(
         **({"n_taken_down": tally.n_taken_down} if tally.n_taken_down else {}),
     }
     if verdict.success and tally.n_kept and not gate.refusals:
+        revision.accept(writer.ref.batch_id)
         batch = writer.commit(manifest)
         return _report(batch, tally, Corpus(ref).folder(batch.batch_id), gate.warnings)
     folder = writer.refuse(manifest)
@@ -272,6 +259,7 @@ def _conclude(
     if reasons:
         raise _refused_by(ref, gate.suite, reasons, folder)
     if verdict.success and (tally.n_known or tally.n_taken_down):
+        revision.accept(None)
         return _report(None, tally, folder, gate.warnings)
     raise _refusal(ref, tally, limit, folder)
 

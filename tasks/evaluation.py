@@ -93,7 +93,9 @@ def strongest_rows(
     asked = _queries_of(scores.root, stored).queries().slice(query, 1).to_pylist()[0]
     table = stored.top_rows()
     mine = table.filter(pc.equal(table["query_id"], asked["row_id"])).slice(0, top_k).to_pylist()
-    rows = _corpus_of(scores.root, stored).rows_by_id([item["row_id"] for item in mine])
+    rows = _corpus_of(scores.root, stored).rows_by_id(
+        [item["row_id"] for item in mine], batches=stored.manifest["batches"]
+    )
     cut = asked["prompt_chars"]
     example = ExampleQuery(asked["row_id"], asked["text"][:cut], asked["text"][cut:])
     return example, [Hit.of(rows[item["row_id"]], item) for item in mine]

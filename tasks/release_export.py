@@ -21,6 +21,7 @@ from storage.refs import CorpusRef, QuerySetRef, ReleaseRef, ScoresRef
 from storage.releases import Release, open_release
 from storage.scores import Scores
 from tasks.offline import forbid_network
+from tasks.row_places import gone_ids
 from tasks.takedown import masked_rows
 
 VIEWER_FILE = "queries.jsonl"
@@ -128,8 +129,8 @@ def _hits(scores: Scores, table: pa.Table) -> dict[str, list[dict[str, Any]]]:
     corpus = CorpusRef(scores.ref.root, scores.manifest["corpus"])
     masked = masked_rows(corpus, scores.manifest["batches"])
     if len(masked):
-        gone = scores.values().column("row_id").take(pa.array(masked))
-        table = table.filter(pc.invert(pc.is_in(table.column("row_id"), gone.combine_chunks())))
+        gone = gone_ids(scores.values().column("row_id"), masked)
+        table = table.filter(pc.invert(pc.is_in(table.column("row_id"), gone)))
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for line in table.to_pylist():
         found[line["query_id"]].append(line)
@@ -141,7 +142,8 @@ def _texts(
 ) -> dict[str, str]:
     corpus = Corpus(CorpusRef(scores.ref.root, scores.manifest["corpus"]))
     wanted = {hit["row_id"] for found in hits for rows in found.values() for hit in rows}
-    return {row_id: row.text for row_id, row in corpus.rows_by_id(sorted(wanted)).items()}
+    rows = corpus.rows_by_id(sorted(wanted), batches=scores.manifest["batches"])
+    return {row_id: row.text for row_id, row in rows.items()}
 
 
 def _sound(ref: ReleaseRef) -> Release:

@@ -169,12 +169,12 @@ def _measured(table: pa.Table, planned_rows: int) -> pa.Table:
 def _origins(
     row_ids: pa.ChunkedArray, batches: Iterable[tuple[str, pa.ChunkedArray]]
 ) -> pa.ChunkedArray:
-    """Return each row's ``<batch_id>:<position>`` by the corpus itself, null when not there."""
+    """Return each row's newest ``<batch_id>:<position>`` in the corpus, null when not there."""
     origins = pa.chunked_array([pa.nulls(len(row_ids), pa.string())])
     for batch_id, batch_rows in batches:
         positions = pc.index_in(row_ids, value_set=batch_rows).cast(pa.string())
         here = pc.binary_join_element_wise(batch_id, positions, ":")
-        origins = pc.coalesce(origins, here)
+        origins = pc.coalesce(here, origins)
     return origins
 
 

@@ -93,13 +93,7 @@ def _pictures(data: ReportData, cut: Cut) -> list[Markup]:
     """Return the distribution, and its end once more where that is too small to be seen."""
     groups, lowest = data.groups, data.config.prefer == "lowest"
     able = groups.values[groups.able]
-    low, high = float(able.min()), float(able.max())
-    low, high = (
-        (low, float(np.quantile(able, 1 - OUTLIERS)))
-        if lowest
-        else (float(np.quantile(able, OUTLIERS)), high)
-    )
-    edges = _edges(low, high, len(able))
+    edges = _all_edges(data)
     beyond = _beyond(groups, edges)
     is_small = beyond.max() < TAIL_HEIGHT * max(_counts(able, edges))
     pictures = [_picture(data, cut, edges, cap=None)]
@@ -109,6 +103,17 @@ def _pictures(data: ReportData, cut: Cut) -> list[Markup]:
         cap = max(4.0, 2.5 * float(_beyond(groups, edges).max()))
         pictures.append(_picture(data, cut, edges, cap=cap))
     return pictures
+
+
+def _all_edges(data: ReportData) -> np.ndarray:
+    able = data.groups.values[data.groups.able]
+    low, high = float(able.min()), float(able.max())
+    low, high = (
+        (low, float(np.quantile(able, 1 - OUTLIERS)))
+        if data.config.prefer == "lowest"
+        else (float(np.quantile(able, OUTLIERS)), high)
+    )
+    return _edges(low, high, len(able))
 
 
 def _tail_edges(groups: Groups, cut: Cut, *, lowest: bool) -> np.ndarray:
@@ -125,7 +130,29 @@ def _tail_edges(groups: Groups, cut: Cut, *, lowest: bool) -> np.ndarray:
 
 
 def _picture(data: ReportData, cut: Cut, edges: np.ndarray, *, cap: float | None) -> Markup:
-    """Return one histogram of all candidates, coloured by what became of them."""
+    """Return one histogram of all candidates, with its legend and what it shows."""
+    picture, layers = _histogram(data, cut, edges, cap=cap)
+    entries = [(STYLES[layer.style], layer.style) for layer in layers]
+    keys = legend([*entries, ("what chance would give", "outline")])
+    if cap is not None:
+        note = "The end of the picture above, magnified; bars higher than the frame are cut off."
+        return figure("The same, around the cut", picture, legend=keys, note=note)
+    note = (
+        "Rows by value: how much training on them would help. The dashed line is the half away "
+        "from the cut and its mirror image: where rows would lie if none answered the queries."
+    )
+    return figure(_beyond_chance(data, cut), picture, legend=keys, note=note)
+
+
+def cut_histogram(data: ReportData) -> Markup:
+    """Return the distribution of values and the cut alone, as SVG in classes of the style sheet."""
+    return _histogram(data, find_cut(data), _all_edges(data), cap=None)[0]
+
+
+def _histogram(
+    data: ReportData, cut: Cut, edges: np.ndarray, *, cap: float | None
+) -> tuple[Markup, list[Layer]]:
+    """Return all candidates, coloured by what became of them."""
     groups = data.groups
     able = groups.values[groups.able]
     masks = {"selected": groups.selected, "dropped": groups.dropped, "candidate": groups.rest}
@@ -141,16 +168,7 @@ def _picture(data: ReportData, cut: Cut, edges: np.ndarray, *, cap: float | None
         f"{number(cut.median)}; {count(data.n_released, 'released row')} beyond "
         f"{number(cut.value)}, {count(int(groups.dropped.sum()), 'row')} passed over.",
     )
-    entries = [(STYLES[layer.style], layer.style) for layer in layers]
-    keys = legend([*entries, ("what chance would give", "outline")])
-    if cap is not None:
-        note = "The end of the picture above, magnified; bars higher than the frame are cut off."
-        return figure("The same, around the cut", picture, legend=keys, note=note)
-    note = (
-        "Rows by value: how much training on them would help. The dashed line is the half away "
-        "from the cut and its mirror image: where rows would lie if none answered the queries."
-    )
-    return figure(_beyond_chance(data, cut), picture, legend=keys, note=note)
+    return picture, layers
 
 
 def _beyond_chance(data: ReportData, cut: Cut) -> str:

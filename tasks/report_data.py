@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.corpus import Corpus
+from storage.corpus import Corpus, Row
 from storage.errors import NotFoundError
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ScoresRef
@@ -19,6 +19,7 @@ from storage.scores import Scores
 from storage.signatures import SignatureIndex
 from tasks.release_config import ReleaseConfig
 from tasks.report_cost import StageCost, recorded_costs
+from tasks.row_places import gone_ids, newest_places
 from tasks.row_values import row_values
 from tasks.takedown import masked_rows
 
@@ -110,15 +111,29 @@ class ReportData:
 
     def positions(self, row_ids: list[str]) -> list[int]:
         """Return where rows are in the index, counted from 0."""
-        found = pc.index_in(pa.array(row_ids, pa.string()), self.values.column("row_id"))
-        return [int(position) for position in found.to_pylist()]
+        places = np.flatnonzero(self._newest)
+        found = pc.index_in(
+            pa.array(row_ids, pa.string()), self.values.column("row_id").take(pa.array(places))
+        )
+        return [int(places[place]) for place in found.to_pylist()]
+
+    def rows(self, row_ids: list[str]) -> dict[str, Row]:
+        """Return rows by id, as they were when they were scored."""
+        batches = [batch["id"] for batch in self.lineage["batches"]]
+        corpus = Corpus(CorpusRef(self.root, self.lineage["corpus"]))
+        return corpus.rows_by_id(row_ids, batches=batches)
+
+    @cached_property
+    def _newest(self) -> np.ndarray:
+        found: np.ndarray = newest_places(self.values.column("row_id"))
+        return found
 
     @cached_property
     def withdrawn(self) -> frozenset[str]:
         """Rows that were taken down until now: nothing of them is shown, released or not."""
         batches = [batch["id"] for batch in self.lineage["batches"]]
         places = masked_rows(CorpusRef(self.root, self.lineage["corpus"]), batches)
-        return frozenset(self.values.column("row_id").take(pa.array(places)).to_pylist())
+        return frozenset(gone_ids(self.values.column("row_id"), places).to_pylist())
 
     @cached_property
     def groups(self) -> "Groups":
@@ -128,7 +143,7 @@ class ReportData:
         selected = _is_in(ids, self.attributes.column("row_id").combine_chunks())
         dropped = _is_in(ids, self.dropped.column("row_id").combine_chunks()) & ~selected
         withdrawn = _is_in(ids, pa.array(sorted(self.withdrawn), pa.string()))
-        has_value = values.column("n_positions").to_numpy() > 0
+        has_value = (values.column("n_positions").to_numpy() > 0) & self._newest
         # rows that were taken down later were candidates then, and are counted where they were met
         able = has_value & (~withdrawn | selected | dropped)
         numbers = values.column("value").to_numpy().astype(np.float64)

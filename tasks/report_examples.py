@@ -10,9 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rise_ops.codes import RowCodes, decode
-from storage.corpus import Corpus, Row
+from storage.corpus import Row
 from storage.errors import StorageError
-from storage.refs import CorpusRef
 from tasks.codes import index_panel
 from tasks.config import RuntimeConfig
 from tasks.report_data import ReportData
@@ -178,7 +177,7 @@ def _rejected(data: ReportData, n: int) -> list[_Choice]:
 
 def _read(data: ReportData, chosen: Sequence[_Choice]) -> dict[str, Example]:
     row_ids = [choice.row_id for choice in chosen]
-    rows = Corpus(CorpusRef(data.root, data.lineage["corpus"])).rows_by_id(row_ids)
+    rows = data.rows(row_ids)
     positions = data.positions(row_ids)
     answered = strongest_queries(data, positions)
     return {

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 from markupsafe import Markup
 
-from storage.corpus import Corpus, Row
-from storage.refs import CorpusRef
+from storage.corpus import Row
 from tasks.page.markup import Content, joined, tag
 from tasks.page.parts import differing, more, passage, tokens
 from tasks.page.shell import Section
@@ -180,7 +179,7 @@ def read_pairs(data: ReportData) -> tuple[Pair, ...]:
         if len(found) == MOST_PAIRS:
             break
     ids = [row_id for pair in found for row_id in pair[:2]]
-    rows = Corpus(CorpusRef(data.root, data.lineage["corpus"])).rows_by_id(ids)
+    rows = data.rows(ids)
     return tuple(Pair(rows[pair[0]], rows[pair[1]], pair[2], pair[3]) for pair in found)
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from storage.corpus import Corpus, Row
 from storage.errors import CorruptionError, MismatchError, flat_differences
 from storage.files import short_id
+from storage.index_names import exact_ref
 from storage.layout import QUALITY_FOLDER, scores_folder
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ScoresRef
@@ -204,7 +205,7 @@ def attribute(
         raise ValueError(f"shortlist is {shortlist} but top_k {top_k}; raise shortlist.")
     row_ids = _row_ids(opened)
     ranks = row_id_ranks(row_ids)
-    plan = Search(_anywhere(index), top_k, shortlist=shortlist)
+    plan = Search(_anywhere(opened), top_k, shortlist=shortlist)
     found = find_rows(plan, signatures, ranks, runtime, progress, living)
     names = [str(number) for number in range(len(signatures))]
     nulls, _ = random_scores(opened, signatures, living, floats=shortlist is not None)
@@ -259,9 +260,12 @@ def _corpus_ref(index: SignatureIndex) -> CorpusRef:
     return CorpusRef(index.ref.root, index.identity["corpus"])
 
 
-def _anywhere(index: IndexRef) -> IndexRef:
-    """Return the reference with an absolute root: workers may run in another folder."""
-    return IndexRef(str(Path(index.root).resolve()), index.index)
+def _anywhere(index: SignatureIndex) -> IndexRef:
+    """Return a reference for workers, who may run in another folder, and later.
+
+    It means this very index, although its name may be switched to another one meanwhile.
+    """
+    return exact_ref(str(Path(index.ref.root).resolve()), index.folder)
 
 
 # ---------------------------------------------------------------------------------- identity
@@ -334,7 +338,7 @@ def _score_tables(
     row_ids = _row_ids(index)
     ranks = row_id_ranks(row_ids)
     plan = Search(
-        _anywhere(index.ref), config.top_k, matrix, opponents=True, shortlist=config.shortlist
+        _anywhere(index), config.top_k, matrix, opponents=True, shortlist=config.shortlist
     )
     found = find_rows(plan, signatures, ranks, runtime, progress, target.living)
     values = {"row_id": row_ids, "value": found.values, "n_positions": found.n_positions}
@@ -360,7 +364,8 @@ def _score_tables(
 
 
 def _hits(index: SignatureIndex, top_rows: pa.Table, names: Sequence[str]) -> list[list[Hit]]:
-    rows = _corpus(index).rows_by_id(top_rows.column("row_id").unique().to_pylist())
+    found = top_rows.column("row_id").unique().to_pylist()
+    rows = _corpus(index).rows_by_id(found, batches=index.batches)
     hits: dict[str, list[Hit]] = {name: [] for name in names}
     for line in top_rows.to_pylist():
         hits[line["query_id"]].append(Hit.of(rows[line["row_id"]], line))

@@ -14,7 +14,7 @@ from rise_ops.walk import BUDGET, QUOTA, TAKEN, Outcome
 from tasks.release_config import TokenBudget
 from tasks.selection_costs import DIVERSITY, mean_value
 from tasks.selection_judges import SIGNATURE, TEXT
-from tasks.selection_problem import Problem
+from tasks.selection_problem import TAKEDOWN, Problem
 from tasks.selection_solve import Solved
 
 KEPT_FOR_LEAST = "its place is kept for rows that a quota asks for at least"
@@ -22,7 +22,7 @@ KEPT_FOR_LEAST = "its place is kept for rows that a quota asks for at least"
 
 @dataclass(frozen=True, eq=False)
 class ValueNull:
-    """What all rows with positions are worth: the null of values.
+    """What all living rows with positions are worth: the null of values.
 
     Attributes:
         values: As they are.
@@ -51,9 +51,14 @@ class ValueNull:
 
 
 def value_null(candidates: pa.Table, prefer: Prefer) -> ValueNull:
-    """Take the values of all rows that have positions; those withdrawn too."""
-    values = candidates.column("value").to_numpy()
-    values = values[candidates.column("n_positions").to_numpy() > 0]
+    """Take the values of all rows that have positions and no tombstone.
+
+    Versions of rows that are no longer used would else count beside those that took their place.
+    """
+    able = candidates.column("n_positions").to_numpy() > 0
+    if TAKEDOWN in candidates.column_names:
+        able &= ~candidates.column(TAKEDOWN).to_numpy()
+    values = candidates.column("value").to_numpy()[able]
     plain = NullScores.of(values)
     preferred = plain if prefer == "highest" else NullScores.of(preference(values, prefer))
     return ValueNull(plain, preferred, prefer)

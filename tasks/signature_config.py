@@ -309,6 +309,9 @@ class SignatureConfig(StageConfig):
         return self
 
 
+COMPACT_TOP_K = 64
+"""Tokens considered at temperature 1: wider supports cost time and find no more."""
+
 COMPACT_MASS = 0.8
 """Probability that the kept tokens must reach at temperature 1: the tail beyond is left out."""
 
@@ -335,7 +338,7 @@ def _compact(
     code: Literal["sign", "int8"] = "sign",
 ) -> SignatureConfig:
     return SignatureConfig(
-        residual=ResidualConfig(temperature=1.0, mass=COMPACT_MASS),
+        residual=ResidualConfig(temperature=1.0, top_k=COMPACT_TOP_K, mass=COMPACT_MASS),
         sketch=PrincipalProjection(
             projected_dim=projected, hidden_dim=hidden, whiten=whiten, damping=COMPACT_DAMPING
         ),

@@ -28,6 +28,7 @@ from storage.release_pointer import is_latest
 from storage.releases import Release, all_releases, open_release
 from storage.rows import read_table
 from storage.tombstones import TOMBSTONE_SCHEMA, Bars, Record, Tombstones, TombstoneWriter
+from tasks.row_places import gone_ids
 from tasks.takedown_rows import find_rows
 
 MOST_HASHES = 1_000
@@ -187,12 +188,13 @@ def takedown_proof(corpus: CorpusRef, batches: Sequence[str]) -> dict[str, Any] 
         time, n_rows of each) and, where they are few, ``row_ids_sha256``: the sha256 of every id,
         so that whoever knows an id can check that it is among them. Ids that can be guessed, such
         as numbers in order, can be found out from it.
+        The id of a changed row, of which a later version lives, is not among them.
     """
     tombstones = Tombstones(corpus)
     found = tombstones.placed_in(batches)
     if not len(found):
         return None
-    row_ids = pc.unique(found.column("row_id")).to_pylist()
+    row_ids = _gone(corpus, batches, tombstones, found)
     counts = np.bincount(found.column("record").to_numpy(), minlength=len(tombstones.records))
     records = [
         {
@@ -213,12 +215,21 @@ def takedown_proof(corpus: CorpusRef, batches: Sequence[str]) -> dict[str, Any] 
 
 
 def require_not_taken_down(corpus: CorpusRef, row_id: str) -> None:
-    """Refuse a row that has a tombstone.
+    """Refuse a row whose newest version has a tombstone.
 
     Raises:
         NotFoundError: It has one; says since when and why.
     """
-    for record in Tombstones(corpus).find(row_id):
+    tombstones = Tombstones(corpus)
+    if not tombstones.find(row_id):
+        return
+    try:
+        place = Corpus(corpus).locate(row_id)
+    except NotFoundError:  # barred before it ever came
+        dead = tombstones.find(row_id)
+    else:
+        dead = tombstones.at(place.batch_id, place.position_in_batch)
+    for record in dead:
         raise NotFoundError(
             f"row {row_id!r} of corpus {corpus.corpus!r} has a tombstone ({record.kind}, "
             f"{record.time}): {record.reason}. `rise lineage` says what is left of it."
@@ -301,6 +312,19 @@ def _starts(corpus: CorpusRef, batches: Sequence[str]) -> tuple[dict[str, int], 
         starts[batch_id] = start
         start += int(opened.manifest(batch_id)["n_rows"])
     return starts, start
+
+
+def _gone(
+    corpus: CorpusRef, batches: Sequence[str], tombstones: Tombstones, found: pa.Table
+) -> list[str]:
+    """Return the ids among tombstoned places that have no living place in these batches."""
+    row_ids: list[str] = pc.unique(found.column("row_id")).to_pylist()
+    if all(record.kind == "takedown" for record in tombstones.records):
+        return row_ids
+    starts, _ = _starts(corpus, batches)
+    ids = Corpus(corpus).row_ids(batches).column("row_id")
+    still: list[str] = gone_ids(ids, tombstones.positions(starts)).to_pylist()
+    return still
 
 
 def _taken_down_ids(tombstones: Tombstones, *, with_content: bool) -> pa.Array:

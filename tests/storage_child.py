@@ -13,6 +13,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import inbox_samples
 import store_samples
 
 from storage.catalog import open_store
@@ -63,6 +64,10 @@ def take_down(root: str) -> None:
     )
 
 
+def take_files(root: str) -> None:
+    inbox_samples.take(inbox_samples.inbox_config(Path(root), Path(root).parent / "inbox"))
+
+
 def create_store(root: str) -> None:
     open_store(root, create=True)
 
@@ -78,6 +83,7 @@ ACTIONS = {
         add_scores,
         add_release,
         take_down,
+        take_files,
         create_store,
     )
 }

@@ -179,3 +179,17 @@ def test_warnings_of_the_gates_are_in_prefect_and_a_broken_suite_stops_the_run_a
         )
     stories = [artifact.data for artifact in newest]
     assert any("- The index is \\*large\\*: only 30 rows" in story for story in stories)
+
+
+def test_a_failed_run_says_what_to_do(settings: dict[str, Any]) -> None:
+    greedy = merged(settings, {"releasing.select.top_k": 31})
+    with pytest.raises(ValueError, match="31"):
+        run(greedy)
+    with get_client(sync_client=True) as client:
+        told = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["pipeline-failed"])),
+            sort=ArtifactSort.CREATED_DESC,
+        )[0]
+    assert told.flow_run_id is not None
+    assert "releasing.select.top_k is 31, but" in told.data
+    assert "What was finished is kept" in told.data

@@ -4,17 +4,17 @@ After a kill readers see the old state or the new one, and the second run ends w
 bytes of a run that nobody disturbed.
 """
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from storage_victim import Run, storage_victim
 from store_samples import (
     add_batch,
     add_query_set,
@@ -37,32 +37,11 @@ from storage.tombstones import Tombstones
 
 TESTS = Path(__file__).parents[1]
 
-Run = Callable[[str, Path, int | None], tuple[int, int]]
-
 
 @pytest.fixture(name="run", scope="module")
 def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    counter = tmp_path_factory.mktemp("victim") / "begun"
-    environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
-    with subprocess.Popen(
-        [sys.executable, str(TESTS / "storage_child.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-
-        def run(action: str, root: Path, kill_at: int | None) -> tuple[int, int]:
-            command = {"action": action, "root": str(root), "kill_at": kill_at}
-            process.stdin.write(json.dumps({**command, "counter": str(counter)}) + "\n")
-            process.stdin.flush()
-            code = json.loads(process.stdout.readline())
-            return code, int(counter.read_text() or 0)
-
+    with storage_victim(tmp_path_factory.mktemp("victim") / "begun") as run:
         yield run
-        process.stdin.close()
 
 
 @pytest.fixture(name="before", scope="module")

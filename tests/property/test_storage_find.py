@@ -14,12 +14,13 @@ IDS = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(["a" *
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(IDS, min_size=1, max_size=40), st.lists(IDS, max_size=6), st.booleans())
-def test_the_first_place_of_every_value_is_found(
+def test_the_last_place_of_every_value_is_found(
     values: list[str], strangers: list[str], ascending: bool
 ) -> None:
     values = sorted(values) if ascending else values
     wanted = [*values[::3], *strangers]
-    expected = {value: values.index(value) for value in wanted if value in values}
+    last = {value: place for place, value in enumerate(values)}
+    expected = {value: last[value] for value in wanted if value in values}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.parquet"
         for without in ((), ("number",), ("name",)):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from evidence_cache import Readout
+from evidence_estimators import CALIBRATION_TOKENS, COMPACT, SIZES
 from evidence_tables import filled
 from evidence_texts import TRIGGER, Text, moved_trigger, positives
 from lds import lds
@@ -18,8 +19,17 @@ from scipy.stats import spearmanr
 
 from rise_ops.residual import sparse_residual
 from rise_ops.signature import SignatureSettings
+from tasks.signature_config import PRESETS
+from tasks.space import sketch_settings
 
 VOCAB = 300
+MEASURED = {
+    "256 B": "compact-256",
+    "512 B": "compact",
+    "2 KiB": "compact-2k",
+    "8 KiB": "compact-8k",
+    "16 KiB": "compact-16k",
+}
 
 
 def test_lds_is_the_mean_rank_correlation_with_what_training_did():
@@ -92,6 +102,17 @@ def test_only_what_is_between_a_names_markers_changes():
     assert filled(text, "t", r"n\1w") == text.replace("old", r"n\1w")
     with pytest.raises(ValueError, match="lacks the markers"):
         filled(text, "v", "new")
+
+
+@pytest.mark.parametrize(("size", "preset"), MEASURED.items())
+def test_what_was_measured_is_what_the_preset_makes(size, preset):
+    signature = PRESETS[preset]
+    projection, code = {name: (projection, code) for name, projection, code in SIZES}[size]
+    assert sketch_settings(signature, vocabulary=49_152) == COMPACT
+    assert signature.code == code
+    made = vars(signature.sketch)
+    assert {name: made[name] for name in vars(projection)} == vars(projection)
+    assert signature.sketch.calibration_tokens == CALIBRATION_TOKENS
 
 
 @pytest.mark.parametrize("weighting", ["unit", "gradient"])

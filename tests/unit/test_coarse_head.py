@@ -16,9 +16,10 @@ from rise_ops.row_products import gathered_products, row_products
 
 VOCAB, HIDDEN = 999, 32
 PAPER = ResidualRule(0.1, 256, 0.92, 4)
-COMPACT = ResidualRule(1.0, 64, 1.0, 1)
+COMPACT = ResidualRule(1.0, 64, 0.8, 4)
+WHOLE = ResidualRule(1.0, 64, 1.0, 1)
 DTYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-RULES = pytest.mark.parametrize("rule", [PAPER, COMPACT])
+RULES = pytest.mark.parametrize("rule", [PAPER, COMPACT, WHOLE])
 HEADS = {
     "plain": {},
     "bias": {"bias": torch.linspace(-3, 3, VOCAB).sin()},
