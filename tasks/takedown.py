@@ -63,7 +63,7 @@ class TakedownReport:
         n_same_content: Those of them that were not named, but have the content of one that was.
         n_before: Rows that were named and had been taken down before.
         unknown: Ids that the corpus does not have; they are barred from coming in.
-        releases: Published releases that still have rows that are taken down, of any record.
+        releases: Published releases that still have rows that are taken down, by any takedown.
     """
 
     record: Record | None
@@ -237,16 +237,16 @@ def require_not_taken_down(corpus: CorpusRef, row_id: str) -> None:
 
 
 def releases_holding(corpus: CorpusRef) -> list[HeldRows]:
-    """Return the published releases that still have tombstoned rows of a corpus, and how many."""
-    tombstones = Tombstones(corpus)
-    if not tombstones.records:
+    """Return published releases with rows that somebody asked to be taken down, and how many."""
+    dead = _asked_for(corpus)
+    if not len(dead):
         return []
     held = []
     for ref in all_releases(corpus.root):
         release = open_release(ref)
         if release.manifest.get("lineage", {}).get("corpus", corpus.corpus) != corpus.corpus:
             continue
-        n_rows = _count_held(release, tombstones.rows)
+        n_rows = _count_held(release, dead)
         if n_rows:
             held.append(HeldRows(ref, n_rows, is_latest(ref)))
     return held
@@ -260,17 +260,20 @@ def require_none_taken_down(ref: ReleaseRef) -> None:
     """
     release = open_release(ref)
     corpus = release.manifest.get("lineage", {}).get("corpus")
-    n_rows = 0
-    for name in corpus_names(ref.root) if corpus is None else [corpus]:
-        tombstones = Tombstones(CorpusRef(ref.root, name))
-        asked_for = [record.kind == "takedown" for record in tombstones.records]
-        n_rows += _count_held(release, tombstones.rows_of(asked_for))
+    names = corpus_names(ref.root) if corpus is None else [corpus]
+    n_rows = sum(_count_held(release, _asked_for(CorpusRef(ref.root, name))) for name in names)
     if n_rows:
         raise ValueError(
             f"release {ref.release_id} of {ref.name!r} has {n_rows} rows that were taken down "
             "since (`rise takedown --list`), so `latest` was not moved. Choose another release "
             "with --to, or publish a new one."
         )
+
+
+def _asked_for(corpus: CorpusRef) -> pa.Table:
+    """Return the rows of takedowns; not those that a source changed or no longer has."""
+    tombstones = Tombstones(corpus)
+    return tombstones.rows_of([record.kind == "takedown" for record in tombstones.records])
 
 
 def _count_held(release: Release, dead: pa.Table) -> int:

@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from scored_store import make_scored_store
@@ -19,7 +20,7 @@ from storage.errors import NotFoundError
 from storage.lineage import walk_back
 from storage.refs import CorpusRef
 from storage.scores import Scores
-from storage.tombstones import Tombstones
+from storage.tombstones import TOMBSTONE_SCHEMA, Bars, Tombstones, TombstoneWriter
 from tasks.attribution import token_contributions
 from tasks.catalog import list_store, verify_store
 from tasks.config import RuntimeConfig, ScoreConfig
@@ -228,6 +229,17 @@ def test_releases_that_still_have_the_rows(store):
     report = take_down(ref, row_ids=["row-000001", "row-000003"], reason="asked for")
     held = [(one.ref.release_id, one.n_rows, one.is_latest) for one in report.releases]
     assert held == [("r1", 2, False), ("r2", 1, True)]
+
+
+def test_rows_that_changed_are_not_taken_down(store):
+    ref = corpus_of(store)
+    add_release(store.root, "r1", n_rows=5)
+    row = {"row_id": "row-000001", "content_hash": "h", "batch_id": "b1", "position_in_batch": 1}
+    with TombstoneWriter(ref) as writer:
+        rows = pa.Table.from_pylist([row], schema=TOMBSTONE_SCHEMA)
+        time = "2026-01-02T03:04:05Z"
+        writer.commit(rows, kind="changed", reason="a later file", time=time, bars=Bars())
+    assert releases_holding(ref) == []
 
 
 def test_releases_are_found_where_latest_was_never_pointed(store):
