@@ -1,9 +1,9 @@
 """Releases: rows are selected, guarded, written with all that is known of them, and published.
 
 A release is a folder that `datasets.load_dataset` opens. Its id is made of the scores, the
-settings and what the guards look at, and its bytes of nothing else: the same inputs give the same
-files. What may differ between two machines, the versions of the libraries, lies in
-``environment.json`` and the Data Docs in ``quality/``; the manifest lists neither.
+settings and what the guards look at: the same inputs and the same versions of the libraries that
+judge texts (near duplicates, private strings, languages) give the same files. The versions of all
+libraries lie in ``environment.json``, the Data Docs in ``quality/``; the manifest lists neither.
 """
 
 import time

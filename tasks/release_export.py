@@ -22,7 +22,7 @@ from storage.releases import Release, open_release
 from storage.scores import Scores
 from tasks.offline import forbid_network
 from tasks.row_places import gone_ids
-from tasks.takedown import masked_rows
+from tasks.takedown import masked_rows, require_none_taken_down
 
 VIEWER_FILE = "queries.jsonl"
 
@@ -37,12 +37,16 @@ def export_dataset(ref: ReleaseRef, folder: Path) -> Path:
     Raises:
         FileExistsError: ``folder`` exists.
         NotFoundError: There is no such release.
+        ValueError: Rows of it were taken down since.
         CorruptionError: A file of the release is missing or damaged.
     """
     forbid_network(online=False)
     from datasets import Dataset
 
     release = _sound(ref)
+    require_none_taken_down(
+        ref, remedy="nothing was exported. Publish a new release and export that."
+    )
     _refuse_existing(folder)
     with published_folder(folder.absolute()) as staging:
         with tempfile.TemporaryDirectory(dir=staging) as cache:

@@ -61,7 +61,12 @@ def go_back(root: str, name: str, *, to: str | None = None) -> tuple[ReleaseRef,
     """
     open_store(root)
     left = latest(root, name)
-    return left, roll_back(root, name, to=to, check=require_none_taken_down)
+    return left, roll_back(root, name, to=to, check=_may_be_latest)
+
+
+def _may_be_latest(ref: ReleaseRef) -> None:
+    remedy = "`latest` was not moved. Choose another release with --to, or publish a new one."
+    require_none_taken_down(ref, remedy=remedy)
 
 
 def _about(ref: ReleaseRef) -> dict[str, Any]:

@@ -252,8 +252,12 @@ def releases_holding(corpus: CorpusRef) -> list[HeldRows]:
     return held
 
 
-def require_none_taken_down(ref: ReleaseRef) -> None:
+def require_none_taken_down(ref: ReleaseRef, *, remedy: str) -> None:
     """Refuse a published release that has rows that somebody asked to be taken down.
+
+    Args:
+        ref: The release.
+        remedy: What was not done, and what to do: the end of the message.
 
     Raises:
         ValueError: It has some; says how many.
@@ -265,8 +269,7 @@ def require_none_taken_down(ref: ReleaseRef) -> None:
     if n_rows:
         raise ValueError(
             f"release {ref.release_id} of {ref.name!r} has {n_rows} rows that were taken down "
-            "since (`rise takedown --list`), so `latest` was not moved. Choose another release "
-            "with --to, or publish a new one."
+            f"since (`rise takedown --list`), so {remedy}"
         )
 
 

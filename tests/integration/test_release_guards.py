@@ -15,6 +15,7 @@ from storage.releases import all_releases, open_release
 from tasks.config import RuntimeConfig, ScoreConfig
 from tasks.release import ReleaseReport, release
 from tasks.release_config import LeakageConfig, ReleaseConfig, TopK
+from tasks.release_export import export_dataset
 from tasks.release_files import write_rows
 from tasks.release_history import go_back
 from tasks.scoring import score
@@ -36,7 +37,7 @@ def ids_of(report: ReleaseReport) -> list[str]:
     return open_release(report.ref).rows().column("row_id").to_pylist()
 
 
-def test_the_next_release_is_without_the_rows_and_proves_it(store):
+def test_the_next_release_is_without_the_rows_and_proves_it(store, tmp_path):
     scores = score(store.index, store.queries, ScoreConfig(), RuntimeConfig(workers=1)).ref
     first = released(store, scores)
     assert open_release(first.ref).manifest["lineage"]["taken_down"] is None
@@ -45,6 +46,9 @@ def test_the_next_release_is_without_the_rows_and_proves_it(store):
     assert [(held.ref, held.n_rows, held.is_latest) for held in taken.releases] == [
         (first.ref, 3, True)
     ]
+    with pytest.raises(ValueError, match=r"3 rows that were taken down .* nothing was exported"):
+        export_dataset(first.ref, tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
     second = released(store, scores)  # by the scores from before
     assert second.ref != first.ref
     assert ids_of(second) == store.best(store.values(), 13)[3:]
