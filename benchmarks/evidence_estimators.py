@@ -28,6 +28,7 @@ SMALL = replace(PAPER, residual_weight=0.7, projected_weight=1.0)
 DAMPING = 3.0
 COMPACT = SignatureSettings(
     temperature=1.0,
+    top_k=64,
     mass=0.8,
     residual_weight=0.0,
     projected_weight=1.0,
@@ -174,8 +175,9 @@ def _from_compact() -> Iterator[Estimator]:
     yield changed("128 x 64 directions (1 KiB)", principal(128, 64))
     yield changed("256 x 64 directions (2 KiB)", principal(256, 64))
     yield changed("64 x 128, both whitened, int8 (8 KiB)", principal(64, 128, "both"), "int8")
-    yield changed("support 64", top_k=64)
-    yield changed("support 64, mass 1", top_k=64, mass=1.0)
+    for seed in SEEDS:
+        yield replace(changed("support 256", top_k=256), seed=seed)
+    yield changed("support 256, mass 1", top_k=256, mass=1.0)
     yield Estimator(
         "prompts of rows masked",
         "compact 512 B, one change",
@@ -219,6 +221,10 @@ def _around_compact() -> Iterator[Estimator]:
             projection, code = sizes[size]
             other, name = replace(projection, damping=damping), f"{size}, damping {damping:g}"
             yield Estimator(name, CHOICE, COMPACT, other, code=code)  # type: ignore[arg-type]
+    projection, code = sizes["16 KiB"]
+    wide, name = replace(COMPACT, top_k=256), "16 KiB, support 256"
+    for seed in SEEDS:
+        yield Estimator(name, CHOICE, wide, projection, code=code, seed=seed)  # type: ignore[arg-type]
 
 
 def _calibrations(pools: tuple[str, ...]) -> Iterator[Estimator]:

@@ -48,6 +48,12 @@ def versions(more: Sequence[str] = ()) -> dict[str, str]:
     }
 
 
+def peak_rss_bytes() -> int:
+    """Return the most memory that this process had; ru_maxrss would count its parent's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
 def today() -> str:
     return datetime.datetime.now(tz=datetime.UTC).date().isoformat()
 

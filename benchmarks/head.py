@@ -28,12 +28,11 @@ from rise_ops.readout import ReadoutHead
 from rise_ops.residual import ResidualRule, SparseResidual, sparse_residual
 from tasks.backbone import load_backbone, load_tokenizer
 from tasks.config import ModelConfig
+from tasks.signature_config import PRESETS
 
-RULES = {
-    "paper": ResidualRule(0.1, 256, 0.92, 4),
-    "compact-64": ResidualRule(1.0, 64, 1.0, 1),
-    "compact-256": ResidualRule(1.0, 256, 1.0, 1),
-}
+RULES = {name: ResidualRule(**PRESETS[name].residual.model_dump()) for name in ("paper", "compact")}
+"""Those of the presets, by their names."""
+
 PLAIN = "float32 head, paper"
 """What every rule is held against, besides the float32 head of the same rule."""
 
@@ -135,7 +134,7 @@ def measure(
         medians=found,
         targets=[
             target(
-                f"read-out head, rule {name}, against the float32 head of `paper`",
+                f"read-out head, rule of `{name}`, against the float32 head of `paper`",
                 f"coarse {name} / {PLAIN}",
                 "x",
                 at_least=3.0,

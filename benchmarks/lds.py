@@ -292,12 +292,13 @@ def _around_compact() -> Iterator[Estimator]:
         for damping in DAMPINGS:
             other = replace(projection, damping=damping)
             yield _base(f"compact, {size}, damping {damping:g}", other, code)
+    wide = replace(COMPACT, top_k=256)
+    for size, (projection, code) in sizes.items():
+        for seed in SEEDS:
+            yield replace(_base(f"compact, {size}, support 256", projection, code, wide), seed=seed)
     projection, code = sizes["512 B"]
-    for note, changes in (
-        ("support 64", {"top_k": 64}),
-        ("support 64, mass 1", {"top_k": 64, "mass": 1.0}),
-    ):
-        yield _base(f"compact, 512 B, {note}", projection, code, replace(COMPACT, **changes))
+    whole = replace(wide, mass=1.0)
+    yield _base("compact, 512 B, support 256, mass 1", projection, code, whole)
 
 
 def _other_principal() -> Iterator[Estimator]:

@@ -12,8 +12,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from evidence_tables import filled
+
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- performance:begin -->", "<!-- performance:end -->"
 FIELDS = ("command", "date", "hardware", "versions", "shapes", "medians", "targets")
 HEADER = ["| what | measured | target | met | machine, record |", "|---|---|---|---|---|"]
 
@@ -24,7 +25,7 @@ def main() -> None:
     arguments = parser.parse_args()
     readme = ROOT / "README.md"
     before = readme.read_text()
-    after = with_table(before, table(read_records(ROOT / "docs" / "performance")))
+    after = filled(before, "performance", table(read_records(ROOT / "docs" / "performance")))
     if arguments.check and after != before:
         raise SystemExit("README.md: the table is out of date; run benchmarks/performance_table.py")
     readme.write_text(after)
@@ -59,7 +60,7 @@ def table(records: dict[str, dict[str, Any]]) -> str:
 def line(target: dict[str, Any], record: dict[str, Any], name: str) -> str:
     value, unit = record["medians"][target["median"]], target["unit"]
     hardware = record["hardware"]
-    machine = hardware.get("gpu") or f"{hardware['processor']}, {hardware['threads']} threads"
+    machine = hardware.get("gpu") or f"{hardware['processor']}, threads: {hardware['threads']}"
     cells = [
         target["what"],
         quantity(value, unit),
@@ -90,19 +91,6 @@ def is_met(value: float, target: dict[str, Any]) -> bool | None:
 def quantity(value: float, unit: str) -> str:
     number = f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
     return f"{number} {unit}".strip()
-
-
-def with_table(text: str, rows: str) -> str:
-    """Return a text with the lines between the markers replaced.
-
-    Raises:
-        ValueError: The markers are not there once each, in order.
-    """
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in tail:
-        raise ValueError(f"expected {BEGIN} and, behind it, {END}, once each.")
-    return f"{head}{BEGIN}\n{rows}\n{END}{tail}"
 
 
 if __name__ == "__main__":

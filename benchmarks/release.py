@@ -4,16 +4,12 @@ A store is made of random English-like rows: a corpus, a small index, one query 
 scores. Every release is made in a process of its own, so that its peak memory is its own, and
 under another name, so that nothing is there already. Run from the repository:
 
-    python benchmarks/release.py --rows 200000 --release 100000 --out release.json
+    python benchmarks/release.py --rows 200000 --release 100000
 """
 
 import argparse
 import cProfile
-import importlib.metadata
-import json
 import multiprocessing
-import os
-import platform
 import pstats
 import statistics
 import tempfile
@@ -22,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from evidence_machine import peak_rss_bytes, performance, target, write_record
 
 from storage.corpus import BatchWriter
 from storage.queries import QuerySet
@@ -33,6 +30,9 @@ from tasks.release import release
 from tasks.release_config import ReleaseConfig, TopK
 from tasks.report import write_report
 from tasks.scoring import score
+
+ASKED_ROWS = 100_000
+"""Rows of the release whose seconds are held against a target."""
 
 N_NUMBERS = 64
 N_QUERIES = 16
@@ -61,9 +61,8 @@ def main() -> None:
         if arguments.profile:
             profile(root, scores_id, arguments)
             return
-        result = measure(root, scores_id, arguments)
-    Path(arguments.out).write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result["ways"], indent=1))
+        runs = measure(root, scores_id, arguments)
+    write_record(record(runs, arguments), arguments.out)
 
 
 def read_arguments() -> argparse.Namespace:
@@ -74,7 +73,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--ways", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--profile", action="store_true", help="show where the time goes instead")
     parser.add_argument("--folder", default=None, help="where the store is made; default: temp")
-    parser.add_argument("--out", default="release.json")
+    parser.add_argument("--out", type=Path, default=Path("docs/performance/release.json"))
     return parser.parse_args()
 
 
@@ -144,38 +143,35 @@ def write_index(root: str, rng: np.random.Generator, n_rows: int) -> IndexRef:
     return index.ref
 
 
-def measure(root: str, scores_id: str, arguments: argparse.Namespace) -> dict:
+def measure(root: str, scores_id: str, arguments: argparse.Namespace) -> dict[str, list[dict]]:
+    """Return every run of every way."""
     runs = {way: [] for way in arguments.ways}
     for number in range(arguments.repeats):
         # in turns, so that a busy neighbour slows every way alike
         for way in arguments.ways:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 runs[way].append(pool.apply(run, (root, scores_id, way, number, arguments.release)))
-    return {
-        "shape": vars(arguments),
-        "ways": {
-            way: {
-                "seconds": statistics.median(one["seconds"] for one in found),
-                "all_seconds": [one["seconds"] for one in found],
-                "cpu_seconds": statistics.median(one["cpu_seconds"] for one in found),
-                "report_seconds": statistics.median(one["report_seconds"] for one in found),
-                "peak_rss_bytes": max(one["peak_rss_bytes"] for one in found),
-                "data_bytes": found[0]["data_bytes"],
-                "n_dropped": found[0]["n_dropped"],
-            }
-            for way, found in runs.items()
-        },
-        "hardware": {
-            "cpu": platform.processor() or platform.machine(),
-            "cores": len(os.sched_getaffinity(0)),
-            "load_after": os.getloadavg()[0],
-        },
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("numpy", "pyarrow", "great-expectations", "py3langid")
-        }
-        | {"python": platform.python_version()},
-    }
+    return runs
+
+
+def record(runs: dict[str, list[dict]], arguments: argparse.Namespace) -> dict:
+    """Return the record of all runs; memory is the most of any."""
+    medians, held = {}, []
+    for way, found in runs.items():
+        for name in ("seconds", "cpu_seconds", "report_seconds"):
+            medians[f"{way}: {name}"] = round(statistics.median(one[name] for one in found), 2)
+        medians[f"{way}: GB"] = round(max(one["peak_rss_bytes"] for one in found) / 1e9, 3)
+        what = f"release of {arguments.release:,} of {arguments.rows:,} rows, {way}"
+        limit = {"at_most": 30} if arguments.release == ASKED_ROWS else {}
+        held.append(target(what, f"{way}: seconds", "seconds", **limit))
+        held.append(target(what, f"{way}: GB", "GB"))
+    return performance(
+        {"rows": arguments.rows, "release": arguments.release, "repeats": arguments.repeats},
+        medians,
+        held,
+        libraries=("pyarrow", "great-expectations", "py3langid"),
+        runs=runs,
+    )
 
 
 def run(root: str, scores_id: str, way: str, number: int, n_release: int) -> dict:
@@ -209,12 +205,6 @@ def profile(root: str, scores_id: str, arguments: argparse.Namespace) -> None:
         run(root, scores_id, way, 0, arguments.release)
         watch.disable()
         pstats.Stats(watch).sort_stats("cumulative").print_stats(60)
-
-
-def peak_rss_bytes() -> int:
-    """Return the most memory that this process had; ru_maxrss would count its parent's."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 if __name__ == "__main__":

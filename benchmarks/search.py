@@ -12,18 +12,15 @@ that of the ten best rows by float16, over shortlist sizes. Run from the reposit
 """
 
 import argparse
-import importlib.metadata
 import multiprocessing
-import shlex
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import zarr
-from evidence_machine import machine, with_records
+from evidence_machine import peak_rss_bytes, performance, target, with_records
 
 from rise_ops.codes import encode
 from rise_ops.integer_scoring import integer_products_are_exact
@@ -77,21 +74,16 @@ def main() -> None:
 
 def summary(records: list[dict], arguments: argparse.Namespace) -> dict:
     """Return what was measured where, medians, and what they are held against."""
-    on = machine()
-    hardware = {name: on.pop(name) for name in ("processor", "cores", "threads")}
-    date = on.pop("date")
-    on |= {name: importlib.metadata.version(name) for name in ("zarr", "dask")}
     left_out = ("folder", "out", "ways")
     shapes = {name: value for name, value in vars(arguments).items() if name not in left_out}
-    return {
-        "command": f"python benchmarks/search.py {shlex.join(sys.argv[1:])}".strip(),
-        "date": date,
-        "hardware": {**hardware, "int8_product": integer_products_are_exact()},
-        "versions": on,
-        "shapes": {**shapes, "top_k": TOP_K},
-        "medians": medians(records),
-        "targets": targets(arguments),
-    }
+    found = performance(
+        {**shapes, "top_k": TOP_K},
+        medians(records),
+        targets(arguments),
+        libraries=("zarr", "dask"),
+    )
+    found["hardware"]["int8_product"] = integer_products_are_exact()
+    return found
 
 
 def medians(records: list[dict]) -> dict[str, float]:
@@ -108,16 +100,15 @@ def medians(records: list[dict]) -> dict[str, float]:
 
 
 def targets(arguments: argparse.Namespace) -> list[dict]:
-    of = f"{arguments.rows:,} rows of {arguments.numbers:,} numbers, {arguments.queries} queries"
+    of = f"search, {arguments.rows:,} rows of {arguments.numbers:,} numbers"
     name, found = f"{arguments.queries} queries", []
     if {PLAIN, "float16"} <= set(arguments.ways):
-        what = f"search, {of}: float16 against a plain NumPy loop over the shards"
-        found.append({"what": what, "median": f"float16, {name} / {PLAIN}", "unit": "x"})
-        found[-1]["at_least"] = 1.6
+        what = f"{of}, {name}: float16 against a plain NumPy loop over the shards"
+        found.append(target(what, f"float16, {name} / {PLAIN}", "x", at_least=1.6))
     if "sign" in arguments.ways and arguments.rows == MILLION:
-        for unit, most in (("seconds", 15), ("GB", 2)):
-            one = {"what": f"search, {of}: sign", "median": f"sign, {name}: {unit}", "unit": unit}
-            found.append({**one, "at_most": most})
+        what = f"{of}, {name}: sign"
+        found.append(target(what, f"sign, {name}: seconds", "seconds", at_most=15))
+        found.append(target(what, f"sign, {name}: GB", "GB", at_most=2))
     return found
 
 
@@ -312,12 +303,6 @@ def plain_loop(index: SignatureIndex, panel: QueryPanel) -> np.ndarray:
         best_scores = np.take_along_axis(best_scores, kept, axis=1)
         best = np.take_along_axis(best, kept, axis=1)
     return best
-
-
-def peak_rss_bytes() -> int:
-    """Return the most memory that this process had; ru_maxrss would count its parent's."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 # ----------------------------------------------------------------------------------- recall

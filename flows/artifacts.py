@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from flows.pages import page_url
+
 Facts = Mapping[str, object]
 
 
@@ -21,8 +23,8 @@ def leave_report(
         key: Lower-case letters, digits and dashes; Prefect keeps a history per key.
         title: One line: what was done.
         facts: Name of a quantity to its value, in the order to show.
-        links: Name of a file or folder to its path; shown as absolute paths, since browsers
-            refuse ``file:`` links from a web page.
+        links: Name of a file or folder to its path; shown as absolute paths, and as links where
+            a web server shows them: browsers refuse ``file:`` links from a web page.
         warnings: What a quality gate found odd, but refused nothing for.
     """
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -35,7 +37,7 @@ def leave_report(
     lines += [f"| {name} | {readable(value)} |" for name, value in facts.items()]
     if warnings:
         lines += ["", "### Warnings", "", *[f"- {_plain_markdown(text)}" for text in warnings]]
-    lines += ["", *[f"- {name}: `{Path(path).absolute()}`" for name, path in links.items()]]
+    lines += ["", *[_link(name, path) for name, path in links.items()]]
     create_markdown_artifact(key=f"{key}-report", markdown="\n".join(lines), description=title)
     create_table_artifact(
         key=f"{key}-facts",
@@ -45,6 +47,25 @@ def leave_report(
         ],
         description=title,
     )
+
+
+def leave_picture(key: str, url: str, *, description: str) -> None:
+    """Create an image artifact.
+
+    Args:
+        key: Lower-case letters, digits and dashes.
+        url: The picture, as a ``data:`` address: nothing else has to be served.
+        description: What it shows.
+    """
+    from prefect.artifacts import create_image_artifact
+
+    create_image_artifact(image_url=url, key=key, description=description)
+
+
+def _link(name: str, path: str) -> str:
+    url = page_url(path)
+    place = f"`{Path(path).absolute()}`"
+    return f"- {name}: {place}" if url is None else f"- [{name}]({url}): {place}"
 
 
 def _plain_markdown(text: str) -> str:

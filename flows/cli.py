@@ -14,6 +14,7 @@ from flows.cli_look import add_look_commands
 from flows.cli_quality import quality_app
 from flows.cli_refresh import refresh
 from flows.cli_release import release_app
+from flows.cli_serve import serve, up
 from flows.cli_settings import (
     ConfigFile,
     Corpus,
@@ -302,6 +303,8 @@ def demo(
         run_demo(folder, n_docstrings=docstrings, run_flow=run_flow)
 
 
+app.command()(up)
+app.command()(serve)
 app.add_typer(release_app, name="release")
 add_look_commands(app)
 app.command("takedown")(takedown)

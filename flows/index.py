@@ -3,6 +3,7 @@
 from prefect import flow
 
 from flows.artifacts import leave_report, readable_bytes
+from flows.failure import explain_failure
 from flows.progress import FlowProgress
 from storage.refs import CorpusRef, IndexRef
 from tasks.config import IndexConfig, RuntimeConfig
@@ -12,7 +13,7 @@ from tasks.signatures import IndexReport, writing_index
 from tasks.stage_config import Name
 
 
-@flow(name="index", flow_run_name="index-{index}")
+@flow(name="index", flow_run_name="index-{index}", on_failure=[explain_failure])
 def index(
     store: str = "rise-store",
     corpus: Name = "main",

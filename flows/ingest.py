@@ -3,6 +3,7 @@
 from prefect import flow
 
 from flows.artifacts import leave_report
+from flows.failure import explain_failure
 from flows.progress import FlowProgress
 from storage.refs import CorpusRef
 from tasks.config import ModelConfig, RowsConfig
@@ -12,7 +13,7 @@ from tasks.quality_config import SHIPPED, QualityConfig
 from tasks.stage_config import Name
 
 
-@flow(name="ingest", flow_run_name="ingest-{corpus}")
+@flow(name="ingest", flow_run_name="ingest-{corpus}", on_failure=[explain_failure])
 def ingest(
     rows: RowsConfig,
     store: str = "rise-store",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from prefect import flow
 
 from flows.artifacts import leave_report, readable_bytes
+from flows.failure import explain_failure
 from flows.index import index
 from flows.ingest import ingest
 from flows.queries import queries
@@ -60,7 +61,7 @@ class PipelineReport(MadeReport):
         return (*(f"ingest: {text}" for text in self.ingest.warnings), *super().warnings)
 
 
-@flow(name="pipeline", flow_run_name="pipeline-{config.release}")
+@flow(name="pipeline", flow_run_name="pipeline-{config.release}", on_failure=[explain_failure])
 def pipeline(config: PipelineConfig) -> PipelineReport:
     """Ingest rows, index them, sketch the queries, score, select and release.
 

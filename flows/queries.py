@@ -3,6 +3,7 @@
 from prefect import flow
 
 from flows.artifacts import leave_report
+from flows.failure import explain_failure
 from storage.refs import IndexRef
 from tasks.config import RowsConfig, RuntimeConfig
 from tasks.prefect_tasks import make_query_set
@@ -10,7 +11,7 @@ from tasks.queries import QuerySetReport
 from tasks.stage_config import Name
 
 
-@flow(name="queries", flow_run_name="queries-{query_set}")
+@flow(name="queries", flow_run_name="queries-{query_set}", on_failure=[explain_failure])
 def queries(
     rows: RowsConfig,
     store: str = "rise-store",

@@ -7,6 +7,7 @@ from prefect import flow
 from prefect.states import Completed
 
 from flows.artifacts import leave_report, readable_bytes
+from flows.failure import explain_failure
 from flows.progress import FlowProgress
 from tasks.config import PipelineConfig
 from tasks.refresh import (
@@ -45,7 +46,7 @@ class RefreshReport:
         return self.intake is None
 
 
-@flow(name="refresh", flow_run_name="refresh-{config.release}")
+@flow(name="refresh", flow_run_name="refresh-{config.release}", on_failure=[explain_failure])
 def refresh(config: PipelineConfig) -> Any:
     """Ingest what is new, index what is missing, score, select and release.
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.artifacts import leave_report, readable_bytes
+from flows.artifacts import leave_picture, leave_report, readable_bytes
+from flows.events import announce_release
+from flows.failure import explain_failure
 from flows.progress import FlowProgress
 from storage.refs import ScoresRef
 from tasks.config import RuntimeConfig
@@ -13,10 +15,11 @@ from tasks.quality_config import SHIPPED, QualityConfig
 from tasks.release import ReleaseReport
 from tasks.release_config import ReleaseConfig
 from tasks.report_cost import StageCost, costs_of
+from tasks.report_picture import CUT_LEGEND, cut_picture
 from tasks.stage_config import Name
 
 
-@flow(name="release", flow_run_name="release-{release}")
+@flow(name="release", flow_run_name="release-{release}", on_failure=[explain_failure])
 def release(  # noqa: PLR0913 - what a flow takes is its run form
     scores_id: str,
     store: str = "rise-store",
@@ -57,4 +60,6 @@ def release(  # noqa: PLR0913 - what a flow takes is its run form
         links={"release": report.path, "report": report.page, "Data Docs": report.data_docs},
         warnings=report.warnings,
     )
+    leave_picture("release-cut", cut_picture(report.ref), description=CUT_LEGEND)
+    announce_release(report.ref)
     return report

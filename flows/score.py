@@ -3,6 +3,7 @@
 from prefect import flow
 
 from flows.artifacts import leave_report
+from flows.failure import explain_failure
 from flows.progress import FlowProgress
 from storage.refs import IndexRef, QuerySetRef
 from tasks.config import RuntimeConfig, ScoreConfig
@@ -13,7 +14,7 @@ from tasks.scoring import ScoreReport
 from tasks.stage_config import Name
 
 
-@flow(name="score", flow_run_name="score-{index}-{query_set}")
+@flow(name="score", flow_run_name="score-{index}-{query_set}", on_failure=[explain_failure])
 def score(  # noqa: PLR0913 - what a flow takes is its run form
     store: str = "rise-store",
     index: Name = "main",
@@ -29,7 +30,7 @@ def score(  # noqa: PLR0913 - what a flow takes is its run form
         store: Folder of the store.
         index: Name of the index.
         query_set: Name of the query set.
-        config: What is kept of the scores.
+        config: Rows kept for each query, and whether every score is kept.
         runtime: Scheduler and workers.
         version: Version of the query set; empty: the latest.
         quality: Where the suites of the quality gates are.

@@ -68,7 +68,7 @@ def tokens_and_logits(
 
 def ascending(keys: Int[Tensor, "rows entries"]) -> Int[Tensor, "rows entries"]:
     """Return each row's integers in ascending order."""
-    if keys.device.type != "cpu":
+    if not _is_cpu(keys):
         return keys.sort(dim=1).values
     return torch.from_numpy(np.sort(keys.numpy(), axis=1))
 
@@ -76,7 +76,7 @@ def ascending(keys: Int[Tensor, "rows entries"]) -> Int[Tensor, "rows entries"]:
 def _largest_keys(keys: Int[Tensor, "rows entries"], k: int) -> Int[Tensor, "rows k"]:
     """Return the ``k`` largest keys of each row, in no order; ``keys`` is overwritten."""
     n_entries = keys.shape[1]
-    if keys.device.type != "cpu":
+    if not _is_cpu(keys):
         return keys.topk(k, sorted=False).values
     if k < n_entries:
         keys.numpy().partition(n_entries - k, axis=1)
@@ -92,3 +92,7 @@ def _ordered_bits(values: Float[Tensor, "rows entries"]) -> Int[Tensor, "rows en
 
 def _floats(ordered: Int[Tensor, "rows entries"]) -> Float[Tensor, "rows entries"]:
     return ((ordered >> 31) & SIGN_MASK ^ ordered).view(torch.float32)
+
+
+def _is_cpu(keys: Tensor) -> bool:
+    return keys.device.type == "cpu"

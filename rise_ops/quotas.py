@@ -72,6 +72,8 @@ class Bounds:
         exact: ``max_rows`` must be reached, and rows are kept back for that from the start.
         uncounted: Rows that least amounts do not count on, though they may be taken; bool [rows],
             None for none.
+        spare_tokens: Tokens kept back besides, while rows are kept for least amounts, as far as the
+            budget has them: some of those rows may have to be replaced by longer ones.
     """
 
     tokens: Int64[np.ndarray, " rows"]
@@ -80,6 +82,7 @@ class Bounds:
     max_tokens: int | None = None
     exact: bool = False
     uncounted: Bool[np.ndarray, " rows"] | None = None
+    spare_tokens: int = 0
 
 
 class Room:
@@ -115,7 +118,9 @@ class Room:
         self._queues = CellQueues(
             self._cells, bounds.tokens if by_tokens else None, bounds.uncounted
         )
+        self._spare = 0
         self._kept = self._keep(self._completion() if self._lacks() else ())
+        self._spare = max(0, min(bounds.spare_tokens, self.tokens_left - self._kept.tokens))
 
     @property
     def is_full(self) -> bool:
@@ -240,7 +245,10 @@ class Room:
         if longest is None:
             return False
         tokens = self._tokens
-        if self._kept.tokens - tokens[longest] + tokens[place] > self.tokens_left:
+        left = self.tokens_left - self._spare
+        if tokens[place] > tokens[longest] and (
+            self._kept.tokens - tokens[longest] + tokens[place] > left
+        ):
             return False
         self._kept.remove(longest)
         self._kept.add(place)
@@ -250,7 +258,7 @@ class Room:
         """Tell whether the row can be taken and all rows kept back after it."""
         if self.rows_left <= len(self._kept):
             return False
-        if self._kept.tokens + self._tokens[place] > self.tokens_left:
+        if self._kept.tokens + self._tokens[place] > self.tokens_left - self._spare:
             return False
         for number, codes in enumerate(self._codes):
             quota = codes[place]
@@ -279,12 +287,24 @@ class Room:
         """
         least, most = self._still(taking)
         rows_left = self.rows_left - (taking is not None)
-        tokens_left = self.tokens_left - (0 if taking is None else self._tokens[taking])
+        # a row that is merely replaced may use what was kept to spare
+        tokens_left = self.tokens_left
+        tokens_left -= 0 if taking is None else self._tokens[taking] + self._spare
         choices = self._choices(least, taking)
         if len(self.bounds.fields) == 1 and not self.bounds.exact:
             rows = _first_rows(choices, self._cells, least[0])
         else:
-            rows = self._solve(choices, least, most, rows_left)
+            need, options = self._program(choices, least, most, rows_left)
+            counts = complete(need)
+            if counts is None:
+                # who lacks what is worth a program of its own only to say it
+                lacking = shortfall(need) if taking is None else None
+                raise Infeasible(*(lacking or (-1, ROWS, 1)))
+            rows = [
+                row
+                for (_, group), count in zip(options, counts.tolist(), strict=True)
+                for row in group[:count]
+            ]
         tokens = int(self.bounds.tokens[rows].sum())
         if len(rows) > rows_left:
             raise Infeasible(-1, ROWS, len(rows) - rows_left)
@@ -316,10 +336,10 @@ class Room:
             choices[cell] = list(islice((row for row in rows if row != taking), needed[cell]))
         return choices
 
-    def _solve(
+    def _program(
         self, choices: Mapping[int, list[int]], least: _Quotas, most: _Quotas, rows_left: int
-    ) -> list[int]:
-        """Choose by the linear program: among rows under a budget, else among cells."""
+    ) -> tuple[Need, list[tuple[int, list[int]]]]:
+        """Return the linear program and its choices: single rows under a budget, else cells."""
         by_row = self.bounds.max_tokens is not None
         options = [
             (cell, group)
@@ -338,11 +358,7 @@ class Room:
             rows=rows_left,
             exact=self.bounds.exact,
         )
-        counts = complete(need)
-        if counts is None:
-            raise Infeasible(*(shortfall(need) or (-1, ROWS, 1)))
-        chosen = zip(options, counts.tolist(), strict=True)
-        return [row for (_, group), count in chosen for row in group[:count]]
+        return need, options
 
 
 def _first_rows(

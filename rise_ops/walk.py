@@ -104,7 +104,7 @@ class Walk:
         """
         self.room, self.judges, self.block_tokens = room, judges, block_tokens
         self.outcome = Outcome.of(len(room.undecided))
-        self._denied, self._denied_tokens = 0, 0
+        self._denied: set[int] = set()
         self._passed: list[int] = []
 
     def run(self) -> Outcome:
@@ -125,13 +125,10 @@ class Walk:
         Raises:
             Infeasible: A least amount cannot hold any more.
         """
-        candidates = np.arange(n_candidates)
-        self.judges.read(candidates)
-        self.judges.look(candidates)
-        return self._run(lambda: self._go_ranked(ranker))
+        return self._run(lambda: self._go_ranked(ranker, n_candidates))
 
     def _run(self, go: Callable[[], None]) -> Outcome:
-        """Take rows, then those that least amounts lack, until nothing changes."""
+        """Take rows, those that least amounts lack, and those denied for these, while any is."""
         n_taken = -1
         while not self.room.is_full and len(self.outcome.taken) > n_taken:
             n_taken = len(self.outcome.taken)
@@ -140,6 +137,9 @@ class Walk:
             self.outcome.reasons[self._passed] = UNDECIDED
             while self.room.keeps_rows:
                 self._go(self.room.rows_like_kept(), to_the_end=True)
+            denied = np.array(sorted(self._denied), np.int64)
+            self._denied.clear()
+            self._go(denied[self.room.undecided[denied]])
         self._forget_below_the_cut()
         return self.outcome
 
@@ -167,9 +167,10 @@ class Walk:
                 self.outcome.details[place] = fault.detail
             return self._drop(place, fault.reason, fault.other)
         if not self.room.admits(place):
-            self._denied += 1
-            self._denied_tokens += int(self.room.bounds.tokens[place])
-            return self._drop(place, QUOTA)
+            # not dropped for good: least amounts may come to need less than is kept for them
+            self._denied.add(place)
+            self.outcome.reasons[place] = QUOTA
+            return False
         self._passed.clear()
         self.room.take(place)
         self.judges.take(place)
@@ -191,12 +192,15 @@ class Walk:
                 self._decide_all(chunk)
                 at += len(chunk)
 
-    def _go_ranked(self, ranker: Ranker) -> None:
+    def _go_ranked(self, ranker: Ranker, n_candidates: int) -> None:
+        candidates = np.flatnonzero(self.room.undecided[:n_candidates])
+        self.judges.read(candidates)
+        self.judges.look(candidates)
         while not self._ends(to_the_end=False) and (place := ranker.best()) is not None:
-            if self.room.undecided[place] and self._decide(place):
-                ranker.take(place)
-            else:
-                ranker.drop(place)
+            if self.room.undecided[place]:
+                self._decide(place)
+            taken = self.outcome.reasons[place] == TAKEN  # now, or for a least amount before
+            (ranker.take if taken else ranker.drop)(place)
 
     def _decide_all(self, chunk: Int64[np.ndarray, " some"]) -> None:
         full = self.room.full_fields(chunk)
@@ -217,10 +221,11 @@ class Walk:
             return not self.room.keeps_rows
         # the denied rows would fill what is left: those from here on would not be taken anyway
         if self.room.bounds.max_tokens is not None:
-            used_up = self.room.keeps_rows and self._denied_tokens >= self.room.tokens_left
+            denied_tokens = int(self.room.bounds.tokens[list(self._denied)].sum())
+            used_up = self.room.keeps_rows and denied_tokens >= self.room.tokens_left
             return used_up or len(self._passed) >= PATIENCE
         kept_back = self.room.all_kept and not self.room.bounds.exact
-        return kept_back and self._denied >= self.room.rows_left
+        return kept_back and len(self._denied) >= self.room.rows_left
 
     def _block_length(self, rest: Int64[np.ndarray, " some"]) -> int:
         """Return how many rows to read: about those wanted, within the memory, at least one."""

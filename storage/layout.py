@@ -23,6 +23,7 @@ INBOX_NOTE_FORMAT = "rise-inbox-note"
 LATEST = "latest"
 REFUSED = "refused"
 MOVES_FILE = "moves.jsonl"
+ANNOUNCED_FILE = "announced.json"
 LOCK_FILE = ".lock"
 MODEL_FILE, MODEL_FORMAT = "model.json", "rise-index-model"
 STATISTICS_FOLDER, STATISTICS_FORMAT = "statistics", "rise-block-statistics"
@@ -121,7 +122,8 @@ def query_set_folder(ref: QuerySetRef) -> Path:
 
 def refused_scores_folder(ref: ScoresRef) -> Path:
     """Return ``refused/scores/<scores_id>``."""
-    return Path(ref.root) / "refused" / "scores" / check_name(ref.scores_id, what="scores id")
+    scores_id = check_name(ref.scores_id, what="scores id")
+    return without_links(Path(ref.root), "refused", "scores", scores_id)
 
 
 def scores_folder(ref: ScoresRef) -> Path:

@@ -6,15 +6,22 @@ between the two) does no harm, because the next line begins from the link.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from storage.errors import CorruptionError, NotFoundError
-from storage.files import point_to, waiting_lock, write_bytes
-from storage.layout import LATEST, LOCK_FILE, MOVES_FILE, releases_folder
+from storage.files import (
+    folder_guard,
+    point_to,
+    read_json,
+    waiting_lock,
+    write_bytes,
+    write_json,
+)
+from storage.layout import ANNOUNCED_FILE, LATEST, LOCK_FILE, MOVES_FILE, releases_folder
 from storage.refs import ReleaseRef
 from storage.releases import open_release, require_release
 
@@ -71,7 +78,25 @@ def moves(root: str, name: str) -> list[Move]:
     return [move for move in found if move is not None]
 
 
-def roll_back(root: str, name: str, *, to: str | None = None) -> ReleaseRef:
+def announced(root: str, name: str) -> str | None:
+    """Return the id of the release of that name that others were told of last; None: of none."""
+    path = releases_folder(root, name) / ANNOUNCED_FILE
+    return str(read_json(path).get("release_id")) if path.exists() else None
+
+
+def mark_announced(ref: ReleaseRef) -> None:
+    """Note that others were told of a release, once they were."""
+    folder = releases_folder(ref.root, ref.name)
+    write_json(folder / ANNOUNCED_FILE, {"release_id": ref.release_id})
+
+
+def roll_back(
+    root: str,
+    name: str,
+    *,
+    to: str | None = None,
+    check: Callable[[ReleaseRef], None] | None = None,
+) -> ReleaseRef:
     """Point ``latest`` back, after reading every byte of the release that it will name.
 
     Args:
@@ -79,6 +104,7 @@ def roll_back(root: str, name: str, *, to: str | None = None) -> ReleaseRef:
         name: The release.
         to: Id of the release to go to; None is the one that was the latest before the present
             one, and again the one before that when asked again.
+        check: Raises where `latest` must not go.
 
     Raises:
         NotFoundError: There is no such release, or none before the present one.
@@ -92,6 +118,8 @@ def roll_back(root: str, name: str, *, to: str | None = None) -> ReleaseRef:
         raise CorruptionError(
             " ".join([*problems, "`latest` was not moved; choose another release with --to."])
         )
+    if check is not None:
+        check(target)
     mark_latest(target, why="rolled back")
     return target
 
@@ -125,7 +153,8 @@ def _after(line: list[str], move: Move) -> list[str]:
 def _log(folder: Path, move: Move) -> None:
     path = folder / MOVES_FILE
     written = path.read_bytes() if path.exists() else b""
-    write_bytes(path, written + json.dumps(asdict(move)).encode() + b"\n")
+    with folder_guard(folder):  # a writer that starts now must not clear the file away half-made
+        write_bytes(path, written + json.dumps(asdict(move)).encode() + b"\n")
 
 
 def _move(line: bytes) -> Move | None:

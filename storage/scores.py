@@ -12,7 +12,7 @@ import pyarrow as pa
 from storage import arrays
 from storage import rows as tables
 from storage.catalog import open_store, published_folders
-from storage.errors import NotFoundError
+from storage.errors import NotFoundError, StorageError
 from storage.files import publish
 from storage.layout import (
     QUALITY_FOLDER,
@@ -290,6 +290,8 @@ class ScoresWriter(StagedWriter):
 def last_scores(root: str, *, index: str, query_set: str, but: str) -> Scores | None:
     """Return the scores of an index name and a query set name that were made last.
 
+    Scores that cannot be opened do not count: they are nobody's fault who makes new ones.
+
     Args:
         root: Folder of the store.
         index: Name of the index.
@@ -300,7 +302,10 @@ def last_scores(root: str, *, index: str, query_set: str, but: str) -> Scores | 
     for folder in published_folders(Path(root) / "scores"):
         if folder.name == but or not (folder / SCORES_FILE).is_file():
             continue
-        scores = Scores.open(ScoresRef(root, folder.name))
+        try:
+            scores = Scores.open(ScoresRef(root, folder.name))
+        except StorageError:
+            continue
         if (scores.manifest["index"], scores.manifest["query_set"]) == (index, query_set):
             made = (folder / SCORES_FILE).stat().st_mtime_ns
             found.append((made, folder.name, scores))

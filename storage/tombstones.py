@@ -5,8 +5,8 @@ when, and whoever scores or releases leaves them out. Records are only ever adde
 a folder that exists whole or not at all. A record may also bar rows from being ingested (again).
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from storage import rows as tables
 from storage.catalog import batch_folders, open_store
-from storage.files import exclusive_lock, publish, short_id
+from storage.files import exclusive_lock, publish, short_id, waiting_lock
 from storage.layout import (
     LOCK_FILE,
     TOMBSTONE_FILE,
@@ -118,6 +118,11 @@ class Tombstones:
         schema = TOMBSTONE_SCHEMA.append(pa.field("record", pa.int64()))
         return pa.concat_tables([schema.empty_table(), *parts])
 
+    def rows_of(self, chosen: Sequence[bool]) -> pa.Table:
+        """Return the lines of ``rows`` of some records, told by one bool a record."""
+        places = pa.array(np.flatnonzero(chosen), pa.int64())
+        return self.rows.filter(pc.is_in(self.rows.column("record"), places))
+
     def placed_in(self, batches: Collection[str]) -> pa.Table:
         """Return the lines of ``rows`` whose place is in one of these batches."""
         wanted = pa.array(sorted(set(batches)), pa.string())
@@ -158,6 +163,11 @@ class Tombstones:
         ]
 
 
+def is_source(source: str, glob: str) -> bool:
+    """Tell whether a source has this name, or a name of this pattern."""
+    return source == glob or fnmatchcase(source, glob)
+
+
 class BarredRows:
     """What the records of a corpus keep from being ingested."""
 
@@ -177,7 +187,7 @@ class BarredRows:
     def bars_source(self, source: str) -> bool:
         """Tell whether nothing from a source may come in."""
         if source not in self._known:
-            self._known[source] = any(fnmatchcase(source, glob) for glob in self.sources)
+            self._known[source] = any(is_source(source, glob) for glob in self.sources)
         return self._known[source]
 
     def bars(self, row_id: str, content_hash: str) -> bool:
@@ -225,7 +235,8 @@ class TombstoneWriter(StagedWriter):
         body = {**body, "time": time, "n_rows": n_rows, "files": [described]}
         write_manifest(self.staging / TOMBSTONE_FILE, TOMBSTONE_FORMAT, body)
         final = folder / f"{sequence:04d}-{record_id}"
-        publish(self.staging, final)
+        with no_new_records(self.ref):
+            publish(self.staging, final)
         return _record(sequence, record_id, final)
 
     def _begin(self, stack: ExitStack) -> None:
@@ -236,6 +247,13 @@ class TombstoneWriter(StagedWriter):
 def corpus_lock(ref: CorpusRef) -> AbstractContextManager[None]:
     """Return the lock of whoever writes a corpus; `BusyError` when somebody does."""
     return exclusive_lock(corpus_folder(ref) / LOCK_FILE, what=f"corpus {ref.corpus!r}")
+
+
+@contextmanager
+def no_new_records(ref: CorpusRef) -> Iterator[None]:
+    """Keep records from being added, for a moment: what is published meanwhile knows them all."""
+    with waiting_lock(tombstones_folder(ref) / LOCK_FILE):
+        yield
 
 
 def all_tombstones(root: str, corpora: Sequence[str]) -> list[Tombstones]:

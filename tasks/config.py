@@ -7,7 +7,7 @@ hashed. Strict means that ``top_k: true`` or ``"12"`` is refused instead of bein
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from tasks.quality_config import QualityConfig
 from tasks.refresh_config import RefreshConfig
@@ -21,6 +21,8 @@ from tasks.stage_config import Name, Names, StageConfig
 class FilesSource(StageConfig):
     """Local files: JSON Lines (.jsonl, .jsonl.gz, .jsonl.zst), Parquet or CSV."""
 
+    model_config = ConfigDict(title="Files")
+
     kind: Literal["files"] = "files"
     paths: Names = Field(title="Paths", description="Files or glob patterns.", min_length=1)
     format: Literal["auto", "jsonl", "parquet", "csv"] = Field(
@@ -30,6 +32,8 @@ class FilesSource(StageConfig):
 
 class DatasetSource(StageConfig):
     """A Hugging Face dataset: a folder on disk, or a hub id (which needs online: true)."""
+
+    model_config = ConfigDict(title="Hugging Face dataset")
 
     kind: Literal["dataset"] = "dataset"
     path: str = Field(title="Folder or hub id", min_length=1)
@@ -50,11 +54,15 @@ Source = Annotated[FilesSource | DatasetSource, Field(discriminator="kind")]
 class AutoFields(StageConfig):
     """Choose by the first record's fields: messages, instruction, prompt + completion, or text."""
 
+    model_config = ConfigDict(title="Automatic")
+
     kind: Literal["auto"] = "auto"
 
 
 class TextFields(StageConfig):
     """Plain text, optionally with a field that holds the prompt as a prefix of the text."""
+
+    model_config = ConfigDict(title="Text")
 
     kind: Literal["text"] = "text"
     text: str = Field("text", title="Text field")
@@ -68,6 +76,8 @@ class TextFields(StageConfig):
 class PromptCompletionFields(StageConfig):
     """Two fields; the row's text is prompt + separator + completion, the prompt is masked."""
 
+    model_config = ConfigDict(title="Prompt, completion")
+
     kind: Literal["prompt_completion"] = "prompt_completion"
     prompt: str = Field("prompt", title="Prompt field")
     completion: str = Field("completion", title="Completion field")
@@ -78,6 +88,8 @@ class PromptCompletionFields(StageConfig):
 
 class InstructionFields(StageConfig):
     """Instruction rows (Alpaca style): instruction, optional input, output."""
+
+    model_config = ConfigDict(title="Instruction")
 
     kind: Literal["instruction"] = "instruction"
     instruction: str = Field("instruction", title="Instruction field")
@@ -90,6 +102,8 @@ class InstructionFields(StageConfig):
 
 class ChatFields(StageConfig):
     """Chat messages in the tokenizer's template; the last assistant turn is the completion."""
+
+    model_config = ConfigDict(title="Chat")
 
     kind: Literal["chat"] = "chat"
     messages: str = Field("messages", title="Messages field")

@@ -74,14 +74,22 @@ class LeakageCheck:
 
     name = "leakage"
 
-    def __init__(self, config: LeakageConfig, texts: Sequence[ComparedText]) -> None:
+    def __init__(
+        self,
+        config: LeakageConfig,
+        texts: Sequence[ComparedText],
+        *,
+        phone_regions: Sequence[str] = ("US",),
+    ) -> None:
         """Build the table that rows are compared with.
 
         Args:
             config: Length of an n-gram, and what becomes of rows that overlap.
             texts: The small side.
+            phone_regions: As the privacy guard takes them: of rows with private strings no word is
+                kept.
         """
-        self._config = config
+        self._config, self._phone_regions = config, phone_regions
         self._texts = list(texts)
         self._vocabulary = Vocabulary()
         self._vocabulary.learn([one.text for one in self._texts])
@@ -156,7 +164,8 @@ class LeakageCheck:
     def _lines(self, row: Row, same: Sequence[int], shared: "_Shared") -> list[dict[str, Any]]:
         """Return the lines of one row: for each set the closest texts, equal ones first."""
         shares = {**shared.shares(), **dict.fromkeys(same, EXACT)}
-        words = [] if find_private(row.text) else words_of(row.text)
+        found = find_private(row.text, phone_regions=self._phone_regions)
+        words = [] if found else words_of(row.text)
         lines = []
         for name, others in self._by_set(shares).items():
             closest = sorted(others, key=lambda other: (-shares[other], other))[:MOST_LISTED]
@@ -204,7 +213,11 @@ class _Shared:
 
 
 def leakage_check(
-    config: LeakageConfig, query_set: QuerySet, index: SignatureIndex
+    config: LeakageConfig,
+    query_set: QuerySet,
+    index: SignatureIndex,
+    *,
+    phone_regions: Sequence[str] = ("US",),
 ) -> LeakageCheck | None:
     """Return the check of a release, None when it is off.
 
@@ -212,6 +225,7 @@ def leakage_check(
         config: What is compared and what becomes of rows that overlap.
         query_set: The queries that the rows were scored by.
         index: Its tokenizer writes out the chats of evaluation sets, as it wrote out queries.
+        phone_regions: See `LeakageCheck`.
 
     Raises:
         ValueError: A file of an evaluation set is missing or has a record that is not usable.
@@ -224,7 +238,7 @@ def leakage_check(
     tokenizer = _IndexTokenizer(index)
     for set_name in sorted(config.evaluation_sets):
         texts += evaluation_texts(set_name, config.evaluation_sets[set_name], tokenizer)
-    return LeakageCheck(config, texts)
+    return LeakageCheck(config, texts, phone_regions=phone_regions)
 
 
 def leakage_identity(config: LeakageConfig) -> dict[str, object]:

@@ -17,7 +17,7 @@ A finding is kept by place and shape, never by its characters.
 
 import functools
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,11 @@ NEWER_SECRETS = {
     "Private Key (encrypted)": re.compile(r"BEGIN ENCRYPTED PRIVATE KEY"),
 }
 """Forms that `detect-secrets` does not know, by what it would call them."""
+
+_KEY_END = re.compile(r"-----END [A-Z0-9 ]{1,40}-----")
+
+NEEDLES = {"NPM tokens": ":_authToken="}
+"""Secret type to what its form cannot do without: that form takes quadratic time on long lines."""
 
 _EMAIL = re.compile(
     r"(?<![\w.!#$%&'*+/=?^`{|}~-])[\w.!#$%&'*+/=?^`{|}~-]{1,64}"
@@ -198,15 +203,24 @@ def _phones(text: str, regions: Sequence[str]) -> Iterator[PrivateString]:
 
 
 def _secrets(text: str) -> Iterator[PrivateString]:
+    """Yield whole matches: what a detector would report of one may be its first letters alone."""
     if not _may_hold_secret(text):
         return
     for detector in _detectors():
-        for secret in set(detector.analyze_string(text)):
-            for start in _places(text, secret):
-                yield PrivateString("secret", detector.secret_type, start, start + len(secret))
+        for form in _forms(detector, text):
+            for match in form.finditer(text):
+                if _is_valid(detector, match[0]):
+                    stop = _end_of_key(text, match)
+                    yield PrivateString("secret", detector.secret_type, match.start(), stop)
     for name, form in NEWER_SECRETS.items():
         for match in form.finditer(text):
-            yield PrivateString("secret", name, *match.span())
+            yield PrivateString("secret", name, match.start(), _end_of_key(text, match))
+
+
+def _end_of_key(text: str, found: re.Match[str]) -> int:
+    """Return where a string ends; a private key, known by its header, ends with its last line."""
+    end = _KEY_END.search(text, found.end()) if "PRIVATE KEY" in found[0] else None
+    return found.end() if end is None else end.end()
 
 
 def _may_hold_secret(text: str) -> bool:
@@ -230,11 +244,16 @@ def _detectors() -> "tuple[RegexBasedDetector, ...]":
     return tuple(found)
 
 
-def _places(text: str, part: str) -> Iterator[int]:
-    place = text.find(part) if part else -1
-    while place >= 0:
-        yield place
-        place = text.find(part, place + len(part))
+def _forms(detector: "RegexBasedDetector", text: str) -> Iterable[re.Pattern[str]]:
+    """Return the forms a detector looks for; none where a text lacks what they all have."""
+    needle = NEEDLES.get(detector.secret_type)
+    return detector.denylist if needle is None or needle in text else ()
+
+
+def _is_valid(detector: "RegexBasedDetector", found: str) -> bool:
+    """Tell whether a string of the right form is what it looks like, where that can be told."""
+    is_valid: Callable[[str], bool] = getattr(detector, "is_formally_valid", lambda _: True)
+    return is_valid(found)
 
 
 def _require_regions(regions: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from storage.errors import MismatchError
 from storage.files import write_json
 from storage.layout import QUALITY_FOLDER
 from storage.queries import QuerySet
@@ -22,6 +23,7 @@ from storage.release_pointer import mark_latest
 from storage.release_writer import ReleaseWriter
 from storage.releases import ENVIRONMENT_FILE, REPORT_FILE, open_release, release_exists
 from storage.scores import Scores
+from storage.tombstones import no_new_records
 from tasks.dataset_card import dataset_card
 from tasks.leakage import leakage_check
 from tasks.privacy import privacy_check
@@ -107,7 +109,8 @@ def release(
         ValueError: The selection cannot be made; gives both numbers.
         ReleaseRefused: The staged files failed the gate; nothing was published.
         SuiteError: The suite cannot be used.
-        MismatchError: The index was replaced since it was scored.
+        MismatchError: The index was replaced since it was scored; or rows were taken down while
+            this release was made.
         CorruptionError: Something that the release is made from, or the release of that id that
             was published before, is damaged; ``latest`` stays.
     """
@@ -122,7 +125,8 @@ def release(
         _publish(plan, opened, progress)
     published = open_release(ref)
     published.require_sound(deep=False)
-    mark_latest(ref)
+    if already:
+        mark_latest(ref)
     return ReleaseReport(
         ref=ref,
         path=str(published.folder),
@@ -158,7 +162,9 @@ def _publish(plan: _Plan, scores: Scores, progress: Progress) -> None:
     corpus, index, query_set = open_parents(scores)
     rows = ScoredRows(corpus, scores.manifest["batches"])
     candidates = _candidates(scores, query_set, rows, config)
-    found = [leakage_check(config.leakage, query_set, index), privacy_check(config.privacy)]
+    regions = config.privacy.phone_regions
+    leaks = leakage_check(config.leakage, query_set, index, phone_regions=regions)
+    found = [leaks, privacy_check(config.privacy)]
     checks: list[RecordingCheck] = [check for check in found if check is not None]
     selection = select_rows(candidates, config, StoredRows(scores), checks)
     with ReleaseWriter(plan.ref, jsonl="jsonl" in config.formats) as writer:
@@ -189,7 +195,25 @@ def _publish(plan: _Plan, scores: Scores, progress: Progress) -> None:
             manifest=manifest,
             statistics=statistics,
         )
-        writer.commit(manifest, card)
+        with no_new_records(corpus.ref):
+            _require_same_inputs(plan, scores)
+            writer.commit(manifest, card)
+
+
+def _require_same_inputs(plan: _Plan, scores: Scores) -> None:
+    """Refuse to publish under an id what is no longer made of the same things.
+
+    Raises:
+        MismatchError: Rows were taken down, or an evaluation set was changed, meanwhile.
+    """
+    now = release_id(scores, plan.config, target=plan.target)
+    if now != plan.ref.release_id:
+        raise MismatchError(
+            f"rows were taken down, or an evaluation set was changed, while release "
+            f"{plan.ref.name!r} was made, so it was not published",
+            [("release id", plan.ref.release_id, now)],
+            "Release again.",
+        )
 
 
 def _candidates(

@@ -6,7 +6,7 @@ Everything but `ReportConfig` decides the released bytes and enters the release'
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from tasks.stage_config import Name, Names, StageConfig
 
@@ -16,12 +16,16 @@ from tasks.stage_config import Name, Names, StageConfig
 class TopK(StageConfig):
     """The k rows of highest value."""
 
+    model_config = ConfigDict(title="Number of rows")
+
     kind: Literal["top_k"] = "top_k"
     top_k: int = Field(100, ge=1, title="Rows")
 
 
 class Threshold(StageConfig):
     """Every row whose value is at least this."""
+
+    model_config = ConfigDict(title="Least value")
 
     kind: Literal["threshold"] = "threshold"
     min_score: float = Field(title="Least value")
@@ -30,12 +34,16 @@ class Threshold(StageConfig):
 class Share(StageConfig):
     """A share of the rows that can be selected, rounded down, at least one row."""
 
+    model_config = ConfigDict(title="Share of the rows")
+
     kind: Literal["share"] = "share"
     share: float = Field(title="Share of the rows", description="0 to 1.", gt=0.0, le=1.0)
 
 
 class TokenBudget(StageConfig):
     """Rows in order of value while their tokens fit the budget; a row that does not is passed."""
+
+    model_config = ConfigDict(title="Token budget")
 
     kind: Literal["tokens"] = "tokens"
     max_tokens: int = Field(title="Tokens", ge=1)
@@ -50,11 +58,15 @@ Size = Annotated[TopK | Threshold | Share | TokenBudget, Field(discriminator="ki
 class MeanOfQueries(StageConfig):
     """A row's mean score over the queries; needs no score matrix."""
 
+    model_config = ConfigDict(title="Mean")
+
     kind: Literal["mean"] = "mean"
 
 
 class MaxOfQueries(StageConfig):
     """A row's highest score over the queries."""
+
+    model_config = ConfigDict(title="Maximum")
 
     kind: Literal["max"] = "max"
 
@@ -62,12 +74,16 @@ class MaxOfQueries(StageConfig):
 class RankFusion(StageConfig):
     """Reciprocal-rank fusion: the sum over queries of 1 / (constant + the row's rank)."""
 
+    model_config = ConfigDict(title="Rank fusion")
+
     kind: Literal["rank_fusion"] = "rank_fusion"
     constant: int = Field(60, ge=1, title="Constant", description="Larger: less weight on the top.")
 
 
 class QueryGroups(StageConfig):
     """Weighted groups of queries, told apart by their label; a negative weight is unwanted."""
+
+    model_config = ConfigDict(title="Groups of queries")
 
     kind: Literal["groups"] = "groups"
     weights: dict[str, float] = Field(

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from storage.hits import LEAKAGE_SCHEMA, PRIVACY_SCHEMA
 from storage.release_writer import ReleaseWriter
@@ -31,7 +30,7 @@ from tasks.release_rows import ScoredRows
 from tasks.release_statistics import release_statistics, sample_places
 from tasks.row_checks import RecordingCheck
 from tasks.selection import Selection
-from tasks.selection_problem import TAKEDOWN
+from tasks.selection_problem import eligible_rows
 from tasks.target_tokenizer import TargetTokenizer
 
 GUARD_TABLES = {
@@ -126,7 +125,7 @@ def write_reports(
 ) -> dict[str, Any]:
     """Write ``selection.json`` and ``statistics.json``; return the statistics."""
     writer.add_json(SELECTION_FILE, selection.report)
-    able = able_positions(candidates)
+    able = np.flatnonzero(eligible_rows(candidates))
     sampled = able[sample_places(len(able))]
     statistics = release_statistics(
         rows.about.take(pa.array(able)),
@@ -156,13 +155,6 @@ def write_hits(
         writer.add_table(file, found, schema)
         facts[check.name] = {**check.facts, "n_hits": found.num_rows}
     return facts
-
-
-def able_positions(candidates: pa.Table) -> NDArray[np.int64]:
-    """Return the positions of the candidates that could be selected, ascending."""
-    able = candidates.column("n_positions").to_numpy() > 0
-    taken_down = candidates.column(TAKEDOWN).to_numpy()
-    return np.flatnonzero(able & ~taken_down)
 
 
 def _release_rows(selected: pa.Table, rows: ScoredRows) -> pa.Table:

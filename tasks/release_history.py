@@ -9,6 +9,7 @@ from storage.manifests import created_at
 from storage.refs import ReleaseRef
 from storage.release_pointer import is_latest, latest, moves, roll_back
 from storage.releases import all_releases, open_release, require_release
+from tasks.takedown import require_none_taken_down
 
 
 def list_releases(root: str, name: str | None = None) -> list[dict[str, Any]]:
@@ -56,10 +57,11 @@ def go_back(root: str, name: str, *, to: str | None = None) -> tuple[ReleaseRef,
     Raises:
         NotFoundError: There is nothing to go back to.
         CorruptionError: The release to go to is damaged; ``latest`` stays.
+        ValueError: It has rows that were taken down; ``latest`` stays.
     """
     open_store(root)
     left = latest(root, name)
-    return left, roll_back(root, name, to=to)
+    return left, roll_back(root, name, to=to, check=require_none_taken_down)
 
 
 def _about(ref: ReleaseRef) -> dict[str, Any]:

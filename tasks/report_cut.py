@@ -93,13 +93,7 @@ def _pictures(data: ReportData, cut: Cut) -> list[Markup]:
     """Return the distribution, and its end once more where that is too small to be seen."""
     groups, lowest = data.groups, data.config.prefer == "lowest"
     able = groups.values[groups.able]
-    low, high = float(able.min()), float(able.max())
-    low, high = (
-        (low, float(np.quantile(able, 1 - OUTLIERS)))
-        if lowest
-        else (float(np.quantile(able, OUTLIERS)), high)
-    )
-    edges = _edges(low, high, len(able))
+    edges = _all_edges(data)
     beyond = _beyond(groups, edges)
     is_small = beyond.max() < TAIL_HEIGHT * max(_counts(able, edges))
     pictures = [_picture(data, cut, edges, cap=None)]
@@ -109,6 +103,17 @@ def _pictures(data: ReportData, cut: Cut) -> list[Markup]:
         cap = max(4.0, 2.5 * float(_beyond(groups, edges).max()))
         pictures.append(_picture(data, cut, edges, cap=cap))
     return pictures
+
+
+def _all_edges(data: ReportData) -> np.ndarray:
+    able = data.groups.values[data.groups.able]
+    low, high = float(able.min()), float(able.max())
+    low, high = (
+        (low, float(np.quantile(able, 1 - OUTLIERS)))
+        if data.config.prefer == "lowest"
+        else (float(np.quantile(able, OUTLIERS)), high)
+    )
+    return _edges(low, high, len(able))
 
 
 def _tail_edges(groups: Groups, cut: Cut, *, lowest: bool) -> np.ndarray:
@@ -125,7 +130,29 @@ def _tail_edges(groups: Groups, cut: Cut, *, lowest: bool) -> np.ndarray:
 
 
 def _picture(data: ReportData, cut: Cut, edges: np.ndarray, *, cap: float | None) -> Markup:
-    """Return one histogram of all candidates, coloured by what became of them."""
+    """Return one histogram of all candidates, with its legend and what it shows."""
+    picture, layers = _histogram(data, cut, edges, cap=cap)
+    entries = [(STYLES[layer.style], layer.style) for layer in layers]
+    keys = legend([*entries, ("what chance would give", "outline")])
+    if cap is not None:
+        note = "The end of the picture above, magnified; bars higher than the frame are cut off."
+        return figure("The same, around the cut", picture, legend=keys, note=note)
+    note = (
+        "Rows by value: how much training on them would help. The dashed line is the half away "
+        "from the cut and its mirror image: where rows would lie if none answered the queries."
+    )
+    return figure(_beyond_chance(data, cut), picture, legend=keys, note=note)
+
+
+def cut_histogram(data: ReportData) -> Markup:
+    """Return the distribution of values and the cut alone, as SVG in classes of the style sheet."""
+    return _histogram(data, find_cut(data), _all_edges(data), cap=None)[0]
+
+
+def _histogram(
+    data: ReportData, cut: Cut, edges: np.ndarray, *, cap: float | None
+) -> tuple[Markup, list[Layer]]:
+    """Return all candidates, coloured by what became of them."""
     groups = data.groups
     able = groups.values[groups.able]
     masks = {"selected": groups.selected, "dropped": groups.dropped, "candidate": groups.rest}
@@ -141,16 +168,7 @@ def _picture(data: ReportData, cut: Cut, edges: np.ndarray, *, cap: float | None
         f"{number(cut.median)}; {count(data.n_released, 'released row')} beyond "
         f"{number(cut.value)}, {count(int(groups.dropped.sum()), 'row')} passed over.",
     )
-    entries = [(STYLES[layer.style], layer.style) for layer in layers]
-    keys = legend([*entries, ("what chance would give", "outline")])
-    if cap is not None:
-        note = "The end of the picture above, magnified; bars higher than the frame are cut off."
-        return figure("The same, around the cut", picture, legend=keys, note=note)
-    note = (
-        "Rows by value: how much training on them would help. The dashed line is the half away "
-        "from the cut and its mirror image: where rows would lie if none answered the queries."
-    )
-    return figure(_beyond_chance(data, cut), picture, legend=keys, note=note)
+    return picture, layers
 
 
 def _beyond_chance(data: ReportData, cut: Cut) -> str:
@@ -164,9 +182,10 @@ def _beyond(groups: Groups, edges: np.ndarray) -> np.ndarray:
 
 def _facts(data: ReportData, cut: Cut) -> dict[str, Markup | str]:
     part = percent(data.n_released / max(1, data.n_candidates))
+    low, high = sorted((cut.value, cut.best))
     found: dict[str, Markup | str] = {
         "Released": f"{part} of {count(data.n_candidates, 'candidate')}",
-        "Values released": f"{number(cut.value)} to {number(cut.best)}; median of all candidates "
+        "Values released": f"{number(low)} to {number(high)}; median of all candidates "
         f"{number(cut.median)}",
         "At the cut": _at_the_cut(data),
     }
@@ -179,9 +198,10 @@ def _facts(data: ReportData, cut: Cut) -> dict[str, Markup | str]:
 def _at_the_cut(data: ReportData) -> Markup | str:
     """Return the calibrated numbers of the least released row, where they were recorded."""
     column = data.attributes.column
+    nearest = pc.max if data.config.prefer == "lowest" else pc.min
     worst = {
-        "percentile": pc.min(column("percentile")).as_py(),
-        "z": pc.min(column("z")).as_py(),
+        "percentile": nearest(column("percentile")).as_py(),
+        "z": nearest(column("z")).as_py(),
         "false discovery": pc.max(column("false_discovery")).as_py(),
     }
     words = [f"{name} {number(value)}" for name, value in worst.items() if value is not None]

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from rise_ops.codes import RowCodes, decode
 from storage.corpus import Row
@@ -159,12 +161,15 @@ def _next(data: ReportData, n: int) -> list[_Choice]:
 
 def _rejected(data: ReportData, n: int) -> list[_Choice]:
     """Return passed-over rows, the best of each reason first; never one that was taken down."""
-    by_reason: dict[str, list[_Choice]] = defaultdict(list)
-    for line in data.dropped.select(["row_id", "reason", "detail"]).to_pylist():
-        if line["row_id"] not in data.withdrawn and len(by_reason[line["reason"]]) < n:
-            by_reason[line["reason"]].append(_Choice(**line))
-    rounds = [part[turn] for turn in range(n) for part in by_reason.values() if turn < len(part)]
-    return rounds[:n]
+    why = data.dropped.select(["row_id", "reason", "detail"])
+    withdrawn = pa.array(sorted(data.withdrawn), pa.string())
+    shown = why.filter(pc.invert(pc.is_in(why.column("row_id"), withdrawn)))
+    by_reason = [
+        shown.filter(pc.equal(shown.column("reason"), reason)).slice(0, n).to_pylist()
+        for reason in pc.unique(shown.column("reason")).to_pylist()
+    ]
+    rounds = [part[turn] for turn in range(n) for part in by_reason if turn < len(part)]
+    return [_Choice(**line) for line in rounds[:n]]
 
 
 # ------------------------------------------------------------------------------------ reading

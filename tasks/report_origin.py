@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from markupsafe import Markup
 
 from storage.corpus import Corpus
@@ -179,7 +181,7 @@ def _counted(amount: str, words: str) -> Markup:
 def _forward(data: ReportData, examples: Sequence[Example]) -> Markup:
     """Return the way of a few rows, from their line in a source to their place in the release."""
     block_rows = data.lineage["index"]["identity"].get("block_rows")
-    places = {line["row_id"]: line["lineage_id"] for line in data.attributes.to_pylist()}
+    places = _lineage_ids(data, [example.row.row_id for example in examples])
     lines = []
     for example in examples:
         row = example.row
@@ -219,6 +221,15 @@ def _forward(data: ReportData, examples: Sequence[Example]) -> Markup:
     return tag(
         "div", heading, table(columns, lines, caption="Ways of single rows", stacks=True), note
     )
+
+
+def _lineage_ids(data: ReportData, row_ids: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for known in (data.attributes, data.dropped):
+        wanted = pc.is_in(known.column("row_id"), pa.array(row_ids, pa.string()))
+        lines = known.filter(wanted).select(["row_id", "lineage_id"]).to_pylist()
+        found |= {line["row_id"]: line["lineage_id"] for line in lines}
+    return found
 
 
 def _files(data: ReportData) -> Markup:

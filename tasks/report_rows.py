@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow.compute as pc
 from markupsafe import Markup
 
 from storage.corpus import Row
@@ -13,6 +14,7 @@ from tasks.page.text import count, number, shortened
 from tasks.report_data import ReportData
 from tasks.report_examples import Example, Examples
 from tasks.report_private import Masks
+from tasks.report_tokens import readable_pieces
 from tasks.report_words import REASONS, reason_name
 
 ROW_CHARS, QUERY_CHARS = 900, 420
@@ -22,8 +24,8 @@ ROW_TOKENS, QUERY_TOKENS = 180, 90
 PROMPT_CHARS = 240
 """Characters of a prompt shown before highlighted tokens: its end."""
 PAIR_CHARS = 600
-MOST_PAIRS = 12
-"""Pairs of duplicates shown."""
+MOST_PAIRS, MOST_LOOKED_AT = 12, 1000
+"""Pairs of duplicates shown, and looked at to find as many."""
 ID_CHARS = 40
 OPEN_CARDS = 2
 """Cards of a kind that are open from the start; a phone shows one at a time."""
@@ -114,9 +116,8 @@ def _row_half(example: Example, masks: Masks) -> Markup:
     row = example.row
     hidden = masks.of(row.text)
     if example.tokens is not None and masks.allows_tokens(row.text):
-        said = "".join(one.token for one in example.tokens.row)
-        before = row.text.removesuffix(said) if row.text.endswith(said) else ""
-        body = tokens(example.tokens.row, n_most=ROW_TOKENS, before=before[-PROMPT_CHARS:])
+        before, pieces = readable_pieces(example.tokens.row, row.text)
+        body = tokens(pieces, n_most=ROW_TOKENS, before=before[-PROMPT_CHARS:])
     else:
         body = passage(row.text, ROW_CHARS, prompt_chars=row.prompt_chars, hidden=hidden)
     return tag("div", tag("p", _row_caption(row), class_="caption"), body, class_="half")
@@ -135,8 +136,8 @@ def _query_half(example: Example, masks: Masks) -> Markup | None:
     words = asked.prompt + asked.completion
     hidden = masks.of(words)
     if example.tokens is not None and masks.allows_tokens(words):
-        before = asked.prompt[-PROMPT_CHARS:]
-        body = tokens(example.tokens.query, n_most=QUERY_TOKENS, before=before)
+        before, pieces = readable_pieces(example.tokens.query, words)
+        body = tokens(pieces, n_most=QUERY_TOKENS, before=before[-PROMPT_CHARS:])
     else:
         prompt_chars = len(asked.prompt)
         body = passage(words, QUERY_CHARS, prompt_chars=prompt_chars, hidden=hidden)
@@ -168,11 +169,12 @@ def read_pairs(data: ReportData) -> tuple[Pair, ...]:
     """Return passed-over near duplicates beside what they repeat, in the order of places."""
     released = set(data.attributes.column("row_id").to_pylist()) - data.withdrawn
     found = []
-    for line in data.dropped.to_pylist():
+    repeats = pc.starts_with(data.dropped.column("reason"), "duplicate")
+    for line in data.dropped.filter(repeats).slice(0, MOST_LOOKED_AT).to_pylist():
         if line["row_id"] in data.withdrawn:
             continue
         kept = _kept_id(line["detail"] or "", released)
-        if line["reason"].startswith("duplicate") and kept is not None:
+        if kept is not None:
             found.append((line["row_id"], kept, line["reason"], line["detail"]))
         if len(found) == MOST_PAIRS:
             break

@@ -75,14 +75,19 @@ def stage_bytes(data: ReportData) -> dict[str, int]:
     index = data.index
     n_blocks = 0 if index is None else index.n_blocks
     records = [(index and index.block_record(block)) or {} for block in range(n_blocks)]
-    keys = ("shard_bytes", "positions_bytes", "scales_bytes")
+    sizes = [number for record in records for key, number in record.items() if _is_size(key)]
     return {
         "ingest": sum(_listed_bytes(batch) for batch in batches),
-        "index": sum(int(record.get(key, 0)) for record in records for key in keys),
+        "index": sum(sizes),
         "queries": _listed_bytes(data.query_set.manifest),
         "score": _listed_bytes(data.scores.manifest),
         "release": _listed_bytes(data.release.manifest),
     }
+
+
+def _is_size(key: str) -> bool:
+    """Tell whether a field of a block's record is the size of one of its files."""
+    return key.endswith("_bytes")
 
 
 def _listed_bytes(manifest: Mapping[str, Any]) -> int:

@@ -184,7 +184,7 @@ def headline(
     lowest: bool,
     labels: tuple[str, float, float] | None,
     sources: tuple[str, float, float] | None,
-    above: float | None,
+    above: float,
 ) -> str:
     """Return the result in one sentence, with its numbers.
 
@@ -194,8 +194,7 @@ def headline(
         lowest: Rows of the lowest values were wanted.
         labels: What `concentration` found among labels.
         sources: Likewise among sources.
-        above: Part of the candidates that every released row outscores; None where the release
-            does not follow the order of values.
+        above: Part of the candidates that have a worse value than every released row, 0 to 1.
     """
     what = "help least" if lowest else "made the cut"
     start = f"{number(n_released)} of {count(n_candidates, 'row')} {what}"
@@ -205,9 +204,11 @@ def headline(
     if sources is not None:
         name, before, after = sources
         return f"{start}: {percent(after)} of them come from {quoted(name)}, {_against(before)}"
-    if above is not None and above >= 0.5 and not lowest:
-        return f"{start}: each outscores {percent(above)} of the candidates"
-    return start
+    if above < 0.5:
+        return start
+    if lowest:
+        return f"{start}: {percent(above)} of the candidates score higher than each of them"
+    return f"{start}: each outscores {percent(above)} of the candidates"
 
 
 def _against(before: float) -> str:

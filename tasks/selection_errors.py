@@ -9,7 +9,7 @@ from rise_ops.walk import TAKEN, Outcome
 from tasks.release_config import Share, Threshold, TokenBudget, TopK
 from tasks.selection_costs import reason_names
 from tasks.selection_judges import RowFacts
-from tasks.selection_problem import NamedQuota, Problem
+from tasks.selection_problem import NamedQuota, Problem, eligible_rows
 
 
 def require_reachable(problem: Problem, candidates: pa.Table) -> None:
@@ -40,8 +40,7 @@ def require_reachable(problem: Problem, candidates: pa.Table) -> None:
 
 def _end_of_values(problem: Problem, candidates: pa.Table) -> tuple[str, str, float]:
     prefer = problem.config.prefer
-    values = candidates.column("value").to_numpy()
-    values = values[candidates.column("n_positions").to_numpy() > 0]
+    values = candidates.column("value").to_numpy()[eligible_rows(candidates)]
     best = float(preference(values, prefer).max())
     return ("highest", "lower", best) if prefer == "highest" else ("lowest", "raise", -best)
 

@@ -39,7 +39,7 @@ class RowFacts:
     """What is known about rows that were read, by their place in the order of values.
 
     Attributes:
-        verdicts: What checks found: number of the check, and its words.
+        verdicts: What checks found, of rows with a fault: words by number of the check.
         cosines: Of all pairs of candidates for diversity, once they are known.
     """
 
@@ -48,7 +48,7 @@ class RowFacts:
         self.problem, self.checks = problem, checks
         self._reader = reader
         n_rows = len(problem.positions)
-        self.verdicts: dict[int, tuple[int, str]] = {}
+        self.verdicts: dict[int, dict[int, str]] = {}
         self.cosines: NDArray[np.float32] | None = None
         self._is_checked = np.zeros(n_rows, bool)
         self._is_read = np.zeros(n_rows, bool)
@@ -94,7 +94,7 @@ class RowFacts:
             faults = check.faults(rows) if rows else []
             for place, text in zip(unchecked, faults, strict=True):
                 if text is not None:
-                    self.verdicts.setdefault(place, (number, text))
+                    self.verdicts.setdefault(place, {})[number] = text
         self._is_checked[unchecked] = True
 
     def digests(self, places: NDArray[np.int64]) -> NDArray[np.uint32]:
@@ -165,9 +165,9 @@ class RowJudges(Judges):
 
     def fault(self, place: int) -> Fault | None:
         """Say what a check found, or which taken row this one is like."""
-        verdict = self._facts.verdicts.get(place)
-        if verdict is not None and CHECKS + verdict[0] not in self._without:
-            return Fault(CHECKS + verdict[0], detail=verdict[1])
+        for number, text in self._facts.verdicts.get(place, {}).items():
+            if CHECKS + number not in self._without:
+                return Fault(CHECKS + number, detail=text)
         like = None if self._texts is None else self._texts.like(place)
         if like is not None:
             return Fault(TEXT, like[0], f"similarity {like[1]:.3f}")

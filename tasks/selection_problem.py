@@ -14,7 +14,8 @@ from rise_ops.selection import reaches, value_order
 from tasks.release_config import Quota, ReleaseConfig, Share, Threshold, TokenBudget, TopK
 
 ANY_VALUE = "*"
-"""Value of a quota that stands for every value without one of its own."""
+"""Value of a quota that stands for every value without one of its own that a row, which could be
+selected, has."""
 
 TAKEDOWN = "takedown"
 """Optional column of candidates: bool, true for rows that were withdrawn."""
@@ -94,6 +95,14 @@ def row_id_ranks(row_ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint32]:
     return ranks_of(order.astype(np.int64))
 
 
+def eligible_rows(candidates: pa.Table) -> NDArray[np.bool_]:
+    """Return which candidates can be selected: those with positions that were not withdrawn."""
+    eligible: NDArray[np.bool_] = candidates.column("n_positions").to_numpy() > 0
+    if TAKEDOWN in candidates.column_names:
+        eligible &= ~candidates.column(TAKEDOWN).to_numpy()
+    return eligible
+
+
 def make_problem(candidates: pa.Table, config: ReleaseConfig) -> Problem:
     """Put candidates in order of value and read their quotas.
 
@@ -106,17 +115,17 @@ def make_problem(candidates: pa.Table, config: ReleaseConfig) -> Problem:
     """
     values = candidates.column("value").to_numpy()
     has_positions = candidates.column("n_positions").to_numpy() > 0
-    withdrawn = np.zeros(len(values), bool)
-    if TAKEDOWN in candidates.column_names:
-        withdrawn = candidates.column(TAKEDOWN).to_numpy()
-    eligible = has_positions & ~withdrawn
+    eligible = eligible_rows(candidates)
     within = eligible
     if isinstance(config.select, Threshold):
         within = eligible & reaches(values, config.select.min_score, config.prefer)
     ranks = row_id_ranks(candidates.column("row_id"))
     positions = value_order(values, ranks, within, prefer=config.prefer)
     names = [name for name in ("source", "label") if _quotas_of(config, name)]
-    coded = [_field(candidates.column(name), _quotas_of(config, name), positions) for name in names]
+    coded = [
+        _field(candidates.column(name), _quotas_of(config, name), positions, eligible)
+        for name in names
+    ]
     return Problem(
         config=config,
         positions=positions,
@@ -126,7 +135,7 @@ def make_problem(candidates: pa.Table, config: ReleaseConfig) -> Problem:
         quotas=tuple(named for _, named in coded),
         n_rows=len(values),
         n_empty=int((~has_positions).sum()),
-        n_withdrawn=int((has_positions & withdrawn).sum()),
+        n_withdrawn=int((has_positions & ~eligible).sum()),
         n_below=int(eligible.sum() - within.sum()),
     )
 
@@ -136,17 +145,21 @@ def _quotas_of(config: ReleaseConfig, field: str) -> list[Quota]:
 
 
 def _field(
-    column: pa.ChunkedArray, quotas: Sequence[Quota], positions: NDArray[np.int64]
+    column: pa.ChunkedArray,
+    quotas: Sequence[Quota],
+    positions: NDArray[np.int64],
+    eligible: NDArray[np.bool_],
 ) -> tuple[QuotaField, tuple[NamedQuota, ...]]:
     """Return the quotas of one field by code, and their names; rows without a value are on none."""
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     encoded = column.unify_dictionaries().combine_chunks()
     values = encoded.dictionary.to_pylist()
-    named = _named(quotas, values)
+    indices = encoded.indices.fill_null(len(values)).to_numpy(zero_copy_only=False)
+    there = set(indices[eligible].tolist())
+    named = _named(quotas, [value for code, value in enumerate(values) if code in there])
     code_of = {quota.value: code for code, quota in enumerate(named)}
     codes_of_values = np.array([code_of.get(value, -1) for value in values] + [-1], np.int32)
-    indices = encoded.indices.fill_null(len(values)).to_numpy(zero_copy_only=False)
     most = [NO_LIMIT if quota.max_rows is None else quota.max_rows for quota in named]
     field = QuotaField(
         codes=codes_of_values[indices[positions]],

@@ -15,7 +15,7 @@ from rise_ops.diversity import (
     relevance,
 )
 from rise_ops.near_signatures import Shortener
-from rise_ops.quotas import Bounds, Infeasible, Room
+from rise_ops.quotas import TOKENS, Bounds, Infeasible, Room
 from rise_ops.selection import preference
 from rise_ops.walk import JUDGES, TAKEN, UNDECIDED, Outcome, Walk
 from tasks.selection_judges import BLOCK_TOKENS, SIGNATURE_ROWS, RowFacts, RowJudges
@@ -23,6 +23,9 @@ from tasks.selection_problem import Problem
 
 DIVERSITY_NUMBERS = 4_096
 """Longer signatures are projected to so many numbers before candidates are compared."""
+
+SPARE = 4
+"""Tokens kept to spare over those that lacked; so many times more with every try."""
 
 COSINE_BYTES = 2 * 2**30
 """Most memory for candidates' signatures and their cosines."""
@@ -94,21 +97,34 @@ def _bounds(problem: Problem, left_out: LeftOut) -> Bounds:
 
 
 def _walk(problem: Problem, facts: RowFacts, left_out: LeftOut, bounds: Bounds) -> Solved:
-    """Walk; if rows that least amounts counted on were dropped too late, again without them."""
+    """Walk; if rows that least amounts counted on were dropped too late, again with more care.
+
+    Then rows that judges dropped are not counted on, and some tokens are kept to spare.
+    """
     while True:
         judges = RowJudges(facts, left_out.reasons, asks_checks=left_out == NOTHING)
         walk = Walk(Room(bounds), judges, block_tokens=BLOCK_TOKENS)
         try:
             return _walk_once(problem, facts, left_out, walk)
-        except Infeasible:
-            uncounted = walk.outcome.reasons >= JUDGES
-            if bounds.uncounted is not None:
-                uncounted |= bounds.uncounted
-                if (uncounted == bounds.uncounted).all():
-                    raise
-            if not uncounted.any():
+        except Infeasible as error:
+            careful = _more_careful(bounds, walk.outcome, error)
+            if careful is None:
                 raise
-            bounds = replace(bounds, uncounted=uncounted)
+            bounds = careful
+
+
+def _more_careful(bounds: Bounds, outcome: Outcome, error: Infeasible) -> Bounds | None:
+    """Return the bounds of another try, None where it would be no other."""
+    uncounted = outcome.reasons >= JUDGES
+    if bounds.uncounted is not None:
+        uncounted |= bounds.uncounted
+    spare = bounds.spare_tokens
+    if error.quota == TOKENS and bounds.max_tokens is not None:
+        spare = min(SPARE * (spare + error.lacking), bounds.max_tokens)
+    known = 0 if bounds.uncounted is None else np.count_nonzero(bounds.uncounted)
+    if spare == bounds.spare_tokens and np.count_nonzero(uncounted) == known:
+        return None
+    return replace(bounds, uncounted=uncounted, spare_tokens=spare)
 
 
 def _walk_once(problem: Problem, facts: RowFacts, left_out: LeftOut, walk: Walk) -> Solved:

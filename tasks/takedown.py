@@ -24,8 +24,8 @@ from storage.corpus import Corpus
 from storage.errors import NotFoundError
 from storage.files import digest
 from storage.refs import CorpusRef, ReleaseRef
-from storage.release_pointer import latest
-from storage.releases import all_releases, open_release
+from storage.release_pointer import is_latest
+from storage.releases import Release, all_releases, open_release
 from storage.rows import read_table
 from storage.tombstones import TOMBSTONE_SCHEMA, Bars, Record, Tombstones, TombstoneWriter
 from tasks.row_places import gone_ids
@@ -186,7 +186,8 @@ def takedown_proof(corpus: CorpusRef, batches: Sequence[str]) -> dict[str, Any] 
     Returns:
         ``digest`` (part of the release's identity), ``n_rows``, ``records`` (id, kind, reason,
         time, n_rows of each) and, where they are few, ``row_ids_sha256``: the sha256 of every id,
-        so that whoever knows an id can check that it is among them, and nobody else can read it.
+        so that whoever knows an id can check that it is among them. Ids that can be guessed, such
+        as numbers in order, can be found out from it.
         The id of a changed row, of which a later version lives, is not among them.
     """
     tombstones = Tombstones(corpus)
@@ -240,20 +241,46 @@ def releases_holding(corpus: CorpusRef) -> list[HeldRows]:
     tombstones = Tombstones(corpus)
     if not tombstones.records:
         return []
-    dead = {f"{line['batch_id']}:{line['position_in_batch']}" for line in _placed(tombstones.rows)}
-    wanted = pa.array(sorted(dead), pa.string())
     held = []
     for ref in all_releases(corpus.root):
         release = open_release(ref)
         if release.manifest.get("lineage", {}).get("corpus", corpus.corpus) != corpus.corpus:
             continue
-        n_rows = 0
-        for path in release.data_files:
-            places = read_table(path, columns=["lineage_id"]).column(0)
-            n_rows += pc.sum(pc.is_in(places, wanted), min_count=0).as_py()
+        n_rows = _count_held(release, tombstones.rows)
         if n_rows:
-            held.append(HeldRows(ref, n_rows, ref == latest(ref.root, ref.name)))
+            held.append(HeldRows(ref, n_rows, is_latest(ref)))
     return held
+
+
+def require_none_taken_down(ref: ReleaseRef) -> None:
+    """Refuse a published release that has rows that somebody asked to be taken down.
+
+    Raises:
+        ValueError: It has some; says how many.
+    """
+    release = open_release(ref)
+    corpus = release.manifest.get("lineage", {}).get("corpus")
+    n_rows = 0
+    for name in corpus_names(ref.root) if corpus is None else [corpus]:
+        tombstones = Tombstones(CorpusRef(ref.root, name))
+        asked_for = [record.kind == "takedown" for record in tombstones.records]
+        n_rows += _count_held(release, tombstones.rows_of(asked_for))
+    if n_rows:
+        raise ValueError(
+            f"release {ref.release_id} of {ref.name!r} has {n_rows} rows that were taken down "
+            "since (`rise takedown --list`), so `latest` was not moved. Choose another release "
+            "with --to, or publish a new one."
+        )
+
+
+def _count_held(release: Release, dead: pa.Table) -> int:
+    """Return how many rows of a release are dead."""
+    places = {f"{line['batch_id']}:{line['position_in_batch']}" for line in _placed(dead)}
+    wanted = pa.array(sorted(places), pa.string())
+    return sum(
+        pc.sum(pc.is_in(read_table(path, columns=["lineage_id"]).column(0), wanted)).as_py() or 0
+        for path in release.data_files
+    )
 
 
 def list_takedowns(root: str) -> list[dict[str, Any]]:
@@ -306,9 +333,7 @@ def _taken_down_ids(tombstones: Tombstones, *, with_content: bool) -> pa.Array:
         record.kind == "takedown" and record.bars.content >= with_content
         for record in tombstones.records
     ]
-    rows = tombstones.rows
-    mine = pa.array([enough[place] for place in rows.column("record").to_pylist()], pa.bool_())
-    return rows.column("row_id").filter(mine).combine_chunks()
+    return tombstones.rows_of(enough).column("row_id").combine_chunks()
 
 
 def _bars_already(tombstones: Tombstones, bars: Bars) -> bool:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +9,7 @@ import pyarrow.compute as pc
 
 from storage.corpus import Corpus
 from storage.errors import NotFoundError
-from storage.tombstones import TOMBSTONE_SCHEMA
+from storage.tombstones import TOMBSTONE_SCHEMA, is_source
 
 SHOWN_IDS = 5
 """Missing ids that the message shows."""
@@ -72,7 +71,7 @@ def _sources_like(corpus: Corpus, globs: Sequence[str], *, missing_ok: bool) -> 
     names: set[str] = set()
     for table in corpus.iter_tables(columns=["source"]):
         names.update(pc.unique(table.column("source")).to_pylist())
-    matched = {glob: [name for name in names if fnmatchcase(name, glob)] for glob in globs}
+    matched = {glob: [name for name in names if is_source(name, glob)] for glob in globs}
     missing = [glob for glob, found in matched.items() if not found]
     if missing and not missing_ok:
         raise NotFoundError(

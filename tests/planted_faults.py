@@ -20,7 +20,7 @@ from rise_ops.codes import RowCodes
 from storage.blocks import SignatureBlocks
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef
-from tasks import release, scoring, signatures
+from tasks import release, release_files, scoring, signatures
 from tasks.config import (
     FilesSource,
     IndexConfig,
@@ -170,7 +170,7 @@ def refused_release(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ReleaseRef
     """Release twelve rows, of which one lost the end of its text on the way to the file."""
     store = make_scored_store(str(folder / "store"))
     scores = scoring.score(store.index, store.queries, ScoreConfig(top_k=5), THREADS).ref
-    real = release._join
+    real = release_files._release_rows
 
     def cut(*arguments: Any) -> pa.Table:
         table = real(*arguments)
@@ -179,7 +179,7 @@ def refused_release(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ReleaseRef
         return table.set_column(1, table.schema.field("text"), pa.array(texts))
 
     with monkeypatch.context() as patch:
-        patch.setattr(release, "_join", cut)
+        patch.setattr(release_files, "_release_rows", cut)
         with pytest.raises(ReleaseRefused) as caught:
             release.release(scores, "main", ReleaseConfig(select=TopK(top_k=12)))
     return caught.value

@@ -22,9 +22,7 @@ Environment = dict[str, str]
 @contextmanager
 def prefect_server(home: Path) -> Iterator[Environment]:
     """Run a real Prefect server in a process of its own; yield the environment of its clients."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     environment = {
         **os.environ,
         "PREFECT_HOME": str(home),
@@ -37,12 +35,18 @@ def prefect_server(home: Path) -> Iterator[Environment]:
     log = (home / "server.log").open("wb")
     server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
-        wait_until_served(lambda: get(environment, "/health") is True, server, home)
+        wait_until(lambda: get(environment, "/health") is True, server, home / "server.log")
         yield environment
     finally:
         server.terminate()
         server.wait(30)
         log.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def get(environment: Environment, path: str) -> object:
@@ -63,11 +67,11 @@ def post(environment: Environment, path: str, body: dict[str, object]) -> list[d
         return json.load(answer)
 
 
-def wait_until_served(holds: Callable[[], bool], server: subprocess.Popen, home: Path) -> None:
+def wait_until(holds: Callable[[], bool], server: subprocess.Popen, log: Path) -> None:
     end = time.monotonic() + PATIENCE_SECONDS
     while not holds():
         if server.poll() is not None or time.monotonic() > end:
-            pytest.fail((home / "server.log").read_text()[-3000:])
+            pytest.fail(log.read_text()[-3000:])
         time.sleep(0.5)
 
 

@@ -7,7 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 from pipeline_samples import pipeline_settings, write_rows
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterKey,
+    FlowRunFilter,
+    FlowRunFilterName,
+)
+from prefect.client.schemas.sorting import ArtifactSort
 from suite_samples import add, edit
 
 from flows.pipeline import PipelineReport, pipeline
@@ -167,5 +173,23 @@ def test_warnings_of_the_gates_are_in_prefect_and_a_broken_suite_stops_the_run_a
     report = run(merged(settings, quality))
     assert report.warnings == ("index: The index is *large*: only 30 rows",)
     with get_client(sync_client=True) as client:
-        stories = [a.data for a in client.read_artifacts() if a.key == "index-report"]
+        newest = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["index-report"])),
+            sort=ArtifactSort.CREATED_DESC,
+        )
+    stories = [artifact.data for artifact in newest]
     assert any("- The index is \\*large\\*: only 30 rows" in story for story in stories)
+
+
+def test_a_failed_run_says_what_to_do(settings: dict[str, Any]) -> None:
+    greedy = merged(settings, {"releasing.select.top_k": 31})
+    with pytest.raises(ValueError, match="31"):
+        run(greedy)
+    with get_client(sync_client=True) as client:
+        told = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["pipeline-failed"])),
+            sort=ArtifactSort.CREATED_DESC,
+        )[0]
+    assert told.flow_run_id is not None
+    assert "releasing.select.top_k is 31, but" in told.data
+    assert "What was finished is kept" in told.data

@@ -8,11 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 from scored_store import ScoredStore, make_scored_store
 
+from storage.errors import MismatchError
 from storage.refs import CorpusRef
-from storage.releases import open_release
+from storage.release_pointer import latest
+from storage.releases import all_releases, open_release
 from tasks.config import RuntimeConfig, ScoreConfig
 from tasks.release import ReleaseReport, release
 from tasks.release_config import LeakageConfig, ReleaseConfig, TopK
+from tasks.release_files import write_rows
+from tasks.release_history import go_back
 from tasks.scoring import score
 from tasks.takedown import take_down
 
@@ -57,6 +61,35 @@ def test_the_next_release_is_without_the_rows_and_proves_it(store):
         elif path.suffix == ".parquet":
             columns = pq.read_table(path).to_pydict()
             assert not [text for text in texts if text in json.dumps(columns, default=str)], path
+
+
+def test_latest_does_not_go_back_to_rows_that_were_taken_down(store):
+    scores = score(store.index, store.queries, ScoreConfig(), RuntimeConfig(workers=1)).ref
+    first = released(store, scores, prefer="lowest").ref
+    second = released(store, scores).ref
+    gone = store.best(store.values(), 1)
+    take_down(CorpusRef(store.root, "main"), row_ids=gone, reason="asked for", now=NOW)
+    third = released(store, scores).ref
+    with pytest.raises(ValueError, match=f"{second.release_id} of 'main' has 1 rows that were"):
+        go_back(store.root, "main")
+    assert latest(store.root, "main") == third
+    assert go_back(store.root, "main", to=first.release_id) == (third, first)
+
+
+def test_a_takedown_while_a_release_is_made_stops_it(store, monkeypatch):
+    scores = score(store.index, store.queries, ScoreConfig(), RuntimeConfig(workers=1)).ref
+    gone = store.best(store.values(), 1)
+
+    def taken_down_meanwhile(*args, **settings):
+        take_down(CorpusRef(store.root, "main"), row_ids=gone, reason="asked for", now=NOW)
+        return write_rows(*args, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.release.write_rows", taken_down_meanwhile)
+        with pytest.raises(MismatchError, match=r"taken down.*while release 'main' was made"):
+            released(store, scores)
+    assert all_releases(store.root) == []
+    assert ids_of(released(store, scores)) == store.best(store.values(), 11)[1:]
 
 
 def test_leaking_rows_are_removed_or_reported(store, tmp_path):

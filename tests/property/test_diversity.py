@@ -30,7 +30,7 @@ seeds = st.integers(0, 2**32 - 1)
 weights = st.sampled_from([0.0, 0.3, 0.7, 1.0])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(seeds, st.integers(1, 25), weights, st.sets(st.integers(0, 24)))
 def test_marginal_relevance_equals_the_definition(seed, n, weight, dropped):
     worth, cosines = candidates(seed, n)
@@ -54,7 +54,7 @@ def test_marginal_relevance_equals_the_definition(seed, n, weight, dropped):
     assert ranker.best() is None
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(seeds, st.integers(1, 25), weights, st.sets(st.integers(0, 24)))
 def test_lazy_greedy_equals_naive_greedy(seed, n, weight, dropped):
     worth, cosines = candidates(seed, n)

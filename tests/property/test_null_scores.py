@@ -7,7 +7,7 @@ from rise_ops.null_scores import NullScores
 from tasks.null_rows import NULL_ROWS, NULL_SPANS, SPAN_ROWS, calibrated, null_positions
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=40), st.lists(st.integers(-7, 7)))
 def test_percentile_and_z_equal_their_definitions(sample, asked):
     null = NullScores.of(np.array(sample, np.float32))
@@ -23,7 +23,7 @@ def test_percentile_and_z_equal_their_definitions(sample, asked):
         assert not null.z(scores).any()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 300))
 def test_chance_falls_and_false_discovery_never_falls_down_the_list(seed, n):
     rng = np.random.default_rng(seed)

@@ -71,7 +71,7 @@ def walked(case, judges=None):
     return taken
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(bounds())
 def test_quotas_and_budgets_hold_or_nothing_could(case):
     possible = all_that_hold(case)
@@ -134,7 +134,7 @@ class Picky(Judges):
         return Fault(JUDGES) if place in self.bad else None
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(bounds(), st.sets(st.integers(0, N_MOST - 1)))
 def test_rows_that_a_judge_drops_make_room_and_rows_below_the_cut_are_not_looked_at(case, bad):
     judges = Picky(bad)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rise_ops import largest
 from rise_ops.coarse_head import CoarseResidual, candidates_for, coarse_residual, repair
 from rise_ops.coarse_product import coarse_head, fast_dtype, upper_bounds
 from rise_ops.readout import ReadoutHead
@@ -15,9 +16,10 @@ from rise_ops.row_products import gathered_products, row_products
 
 VOCAB, HIDDEN = 999, 32
 PAPER = ResidualRule(0.1, 256, 0.92, 4)
-COMPACT = ResidualRule(1.0, 64, 1.0, 1)
+COMPACT = ResidualRule(1.0, 64, 0.8, 4)
+WHOLE = ResidualRule(1.0, 64, 1.0, 1)
 DTYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-RULES = pytest.mark.parametrize("rule", [PAPER, COMPACT])
+RULES = pytest.mark.parametrize("rule", [PAPER, COMPACT, WHOLE])
 HEADS = {
     "plain": {},
     "bias": {"bias": torch.linspace(-3, 3, VOCAB).sin()},
@@ -267,13 +269,25 @@ def test_other_dtypes_are_refused():
         coarse_head(make()[0], dtype=torch.float16)
 
 
+def test_inputs_are_rounded_unless_weight_and_states_have_few_digits():
+    head, _, _ = make()
+    few = ReadoutHead(head.weight.bfloat16().float())
+    scaled = ReadoutHead(few.weight, logit_scale=0.3)
+    cases = [(few, torch.bfloat16), (few, torch.float32), (head, torch.bfloat16)]
+    found = [coarse_head(h, dtype=torch.bfloat16, states=s).rounds_inputs for h, s in cases]
+    assert found == [False, True, True]
+    assert coarse_head(scaled, dtype=torch.bfloat16, states=torch.bfloat16).rounds_inputs
+    assert not coarse_head(scaled, dtype=torch.float32).rounds_inputs
+
+
 def test_fast_dtype_is_one_that_the_coarse_head_takes():
     assert fast_dtype("cuda") == torch.bfloat16
     assert fast_dtype("cpu") in (torch.bfloat16, torch.float32)
 
 
 @RULES
-def test_nothing_waits_for_the_device_before_the_repair(rule):
+def test_nothing_waits_for_the_device_before_the_repair(monkeypatch, rule):
+    monkeypatch.setattr(largest, "_is_cpu", lambda _: False)  # as on a GPU
     head, hidden, targets = make(**HEADS["all"])
     coarse = coarse_head(head, dtype=torch.bfloat16)
     with _NoSync():

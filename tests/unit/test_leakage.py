@@ -155,6 +155,16 @@ def test_faults_and_excerpts_hold_nothing_private():
     assert made.hits().column("excerpt").to_pylist() == [WITHHELD]
 
 
+def test_excerpts_know_the_phone_numbers_of_the_configured_countries():
+    text = f"{' '.join(SENTENCE)} Ruf 030 901820 an"
+    for regions, withheld in ((("US",), False), (("DE",), True)):
+        made = LeakageCheck(
+            LeakageConfig(), [ComparedText("exam", "0", text)], phone_regions=regions
+        )
+        made.faults([row(text)])
+        assert (made.hits().column("excerpt").to_pylist() == [WITHHELD]) == withheld
+
+
 # ------------------------------------------------------------------------------------- from files
 
 

@@ -10,7 +10,7 @@ import pytest
 from markupsafe import Markup
 
 from tasks.page import text
-from tasks.page.markup import tag
+from tasks.page.markup import TEMPLATES, tag
 from tasks.page.parts import Column, Hidden, differing, facts, passage, table, tokens
 from tasks.page.plots import Layer, Mark, Point, bar, dumbbell, histogram, outlines, scatter
 from tasks.page.scales import Scale, tick_label
@@ -250,3 +250,38 @@ def test_the_policy_allows_the_pages_own_style_and_nothing_else():
     assert found.named("section")[0]["id"] == "first-one"
     assert {"href": "#first-one"} in found.named("a")
     assert found.named("html") == [{"lang": "en"}]
+
+
+# --------------------------------------------------------------------------------------- style
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _contrast(one: str, other: str) -> float:
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _over(paper: str, tint: str, part: float) -> str:
+    below = [int(paper[at : at + 2], 16) for at in (1, 3, 5)]
+    above = [int(number) for number in tint.split(",")]
+    mixed = [round(b * (1 - part) + a * part) for b, a in zip(below, above, strict=True)]
+    return "#" + "".join(f"{number:02x}" for number in mixed)
+
+
+@pytest.mark.parametrize("scheme", [0, 1])
+def test_text_can_be_read_in_both_schemes(scheme: int):
+    style = (TEMPLATES / "page.css").read_text()
+    blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    colours = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6}|\d+, \d+, \d+)", blocks[scheme]))
+    for name in ("ink", "soft", "selected", "dropped"):
+        assert _contrast(colours["paper"], colours[name]) >= 4.5, name
+    assert _contrast(colours["only"], colours["ink"]) >= 4.5
+    for sign in ("positive", "negative"):
+        strongest = re.findall(rf"rgba\(var\(--{sign}\), ([.\d]+)\)", style)[-1]
+        tinted = _over(colours["paper"], colours[sign], float(strongest))
+        assert _contrast(tinted, colours["ink"]) >= 4.5, sign

@@ -86,4 +86,5 @@ def test_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     caught = faults.refused_release(tmp_path, monkeypatch)
     assert "row 5: prompt and completion do not make the text" in str(caught)
     require_documented(str(caught))
-    assert not list((tmp_path / "store/releases/main").iterdir())
+    kept = [path.name for path in (tmp_path / "store/releases/main").iterdir()]
+    assert kept == ["refused"]  # its report, and no release

@@ -16,6 +16,7 @@ from tasks.release_config import PrivacyConfig
 SECRETS = {
     "AWS Access Key": "AKIA" + "IOSFODNN7EXAMPLE",
     "GitHub Token": "ghp_" + "a1B2" * 9,
+    "GitLab Token": "glpat-" + "a1B2" * 6,
     "GitHub Fine-grained Token": "github_pat_" + "a1B2_" * 15,
     "Private Key": "-----BEGIN RSA " + "PRIVATE KEY-----",
     "Private Key (encrypted)": "-----BEGIN ENCRYPTED " + "PRIVATE KEY-----",
@@ -100,6 +101,29 @@ def test_secrets(name):
     assert all(text[one.start : one.stop] in SECRETS[name] for one in found)
 
 
+@pytest.mark.parametrize("name", ["GitHub Token", "GitLab Token"])
+def test_the_whole_of_a_secret_is_found_not_only_its_first_letters(name):
+    text = f"the key is {SECRETS[name]} and more"
+    (found,) = find_private(text, ("secret",))
+    assert text[found.start : found.stop] == SECRETS[name]
+
+
+def test_a_private_key_is_found_with_its_lines():
+    key = "BEGIN RSA " + "PRIVATE KEY-----\nMIIEow\nAb1=\n-----END RSA " + "PRIVATE KEY-----"
+    (found,) = find_private(f"-----{key} and more", ("secret",))
+    assert (found.start, found.stop) == (5, 5 + len(key))
+
+
+def test_words_that_a_password_is_made_of_are_no_secrets_elsewhere():
+    text = "postgres://u:the@db.local/x: the cat and the other thing"
+    (found,) = find_private(text, ("secret",))
+    assert text[found.start : found.stop] == "://u:the@"
+
+
+def test_a_token_without_its_optional_part_is_found():
+    assert kinds("glcbt-" + "a1B2" * 6, kinds=("secret",)) == ["secret"]
+
+
 @pytest.mark.parametrize("name", SECRETS)
 def test_looking_only_where_a_secret_can_be_loses_none(name, monkeypatch):
     text = f"x {SECRETS[name]}\n"
@@ -115,7 +139,9 @@ def test_any_text(text):
     assert all(0 <= one.start < one.stop <= len(text) for one in found)
 
 
-@pytest.mark.parametrize("hard", ["a" * 200_000, "a." * 100_000, "1 " * 100_000, "@a." * 60_000])
+@pytest.mark.parametrize(
+    "hard", ["a" * 200_000, "a." * 100_000, "1 " * 100_000, "@a." * 60_000, "://" * 99_000]
+)
 @pytest.mark.timeout(20)
 def test_long_runs_take_no_long_time(hard):
     find_private(hard, ("email", "secret"))

@@ -1,11 +1,14 @@
 """`latest`: where it points, how it got there, and the way back."""
 
+import fcntl
 import json
+import os
 from pathlib import Path
 
 import pytest
 from store_samples import add_release, tree_bytes
 
+from storage import release_pointer
 from storage.errors import CorruptionError, NotFoundError
 from storage.refs import ReleaseRef
 from storage.release_pointer import latest, mark_latest, moves, roll_back
@@ -44,6 +47,24 @@ def test_rolling_back_goes_further_back_each_time(tmp_path: Path) -> None:
     (fourth,) = publish(tmp_path, "r4")
     assert latest(root, "picked") == fourth
     assert roll_back(root, "picked") == first
+
+
+def test_a_writer_that_starts_does_not_clear_the_log_away(tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / "releases" / "picked"
+    held = []
+
+    def watched(path: Path, data: bytes) -> None:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held.append(path.name)
+        finally:
+            os.close(descriptor)
+
+    monkeypatch.setattr(release_pointer, "write_bytes", watched)
+    publish(tmp_path, "r1")
+    assert len(held) == 1
 
 
 def test_rolling_back_reads_the_release_first(tmp_path: Path) -> None:

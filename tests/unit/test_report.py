@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from report_samples import CONFIG, N_RELEASED, make_release, plain_texts, ranked
+from scored_store import make_scored_store
 
 from storage.errors import NotFoundError
 from storage.refs import ReleaseRef
 from storage.releases import open_release
 from storage.scores import Scores
+from storage.signatures import SignatureIndex
 from tasks import report_data
 from tasks.config import RuntimeConfig
 from tasks.page.shell import Section
@@ -25,6 +27,7 @@ from tasks.report_data import ReportData, read_report_data
 from tasks.report_examples import MOST_EXAMPLES, read_examples
 from tasks.report_mix import names_without_folder
 from tasks.report_rows import read_pairs
+from tasks.report_use import stage_bytes
 from tasks.report_words import concentration, settings_in_words
 
 CPU = RuntimeConfig(device="cpu")
@@ -185,7 +188,8 @@ def test_lowest_rows_are_cut_at_the_other_end(tmp_path: Path):
     data = read(ref)
     cut = find_cut(data)
     assert cut.value == data.groups.values[data.groups.selected].max()
-    assert "12 of 59 rows help least" in Reader(draw(ref)).text
+    text = Reader(draw(ref)).text
+    assert "12 of 59 rows help least: 75% of the candidates score higher" in text
     values = data.groups.values[data.groups.able]
     assert null_values(values, lowest=True).min() < np.median(values)
 
@@ -274,6 +278,17 @@ def test_costs_are_kept_beside_the_page(plain: ReleaseRef, tmp_path: Path):
     assert "2.0 s, was there" in again
     # the page of the release is no part of it
     assert open_release(ref).verify() == []
+
+
+def test_the_bytes_of_an_index_are_those_of_all_its_files(plain, tmp_path, monkeypatch):
+    store = make_scored_store(str(tmp_path / "store"), code="int8", keep_floats=True)
+    index = SignatureIndex.open(store.index)
+    monkeypatch.setattr(ReportData, "index", index)
+    paths = [path for path in index.folder.rglob("*") if path.is_file()]
+    parts = [path.relative_to(index.folder).parts for path in paths]
+    blocks = [p for p, part in zip(paths, parts, strict=True) if part[2:3] == ("c",)]
+    found = stage_bytes(read_report_data(open_release(plain)))["index"]
+    assert found == sum(path.stat().st_size for path in blocks)
 
 
 def test_costs_come_from_what_stages_report():

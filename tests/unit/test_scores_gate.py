@@ -141,6 +141,14 @@ def test_the_last_scores_are_those_of_the_same_names(store) -> None:
     assert found.ref == first.ref
 
 
+@pytest.mark.parametrize("file", ["scores.json", "values.parquet"])
+def test_damaged_scores_do_not_keep_others_from_being_made(tmp_path, file) -> None:
+    store = make_scored_store(str(tmp_path / "store"))
+    first = scored(store)
+    (Path(first.path) / file).write_bytes(b"{")
+    assert not scored(store, top_k=6).already
+
+
 def test_refused_scores_leave_their_report_alone(tmp_path) -> None:
     caught = faults.scores_without_a_query(tmp_path)
     root = tmp_path / "store"

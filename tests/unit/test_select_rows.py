@@ -132,6 +132,39 @@ def test_a_threshold_takes_all_that_reach_it_at_either_end():
         select_rows(candidates, never, NoReader())
 
 
+def test_withdrawn_rows_are_no_part_of_what_a_threshold_is_told():
+    values = np.arange(N_ROWS, dtype=np.float32)
+    candidates = table(value=values, takedown=values >= 100)
+    with pytest.raises(
+        ValueError, match=r"min_score is 150\.0 but the highest of 100 values is 99,"
+    ):
+        select_rows(candidates, ReleaseConfig(select=Threshold(min_score=150.0)), NoReader())
+
+
+def test_a_row_with_two_faults_is_not_taken_when_one_check_is_left_out():
+    checks = [LastDigit("13579"), LastDigit("13579")]
+    checks[1].name = "same"
+    found = select_rows(table(), ReleaseConfig(select=TopK(top_k=20)), Reader(), checks)
+    costs = {cost["constraint"]: cost for cost in found.report["constraints"]}
+    assert costs["odd"]["rows_dropped"] > 0
+    assert costs["odd"]["mean_value_lost"] == 0
+    assert costs["odd"]["without"]["rows_in_common"] == 20
+
+
+def test_a_quota_of_every_value_asks_nothing_of_a_source_that_was_taken_down():
+    candidates = table()
+    gone = np.array([source == "c" for source in candidates["source"].to_pylist()])
+    every = Quota(field="source", value="*", min_rows=3)
+    config = ReleaseConfig(select=TopK(top_k=20), quotas=(every,))
+    candidates = candidates.append_column("takedown", pa.array(gone))
+    found = select_rows(candidates, config, NoReader())
+    assert {line["value"] for line in found.report["quotas"]} == {"a", "b"}
+    named = Quota(field="source", value="c", min_rows=3)
+    config = ReleaseConfig(select=TopK(top_k=20), quotas=(named,))
+    with pytest.raises(ValueError, match="of source 'c' asks for at least 3 rows, but 0 rows"):
+        select_rows(candidates, config, NoReader())
+
+
 def test_a_budget_passes_rows_that_do_not_fit():
     candidates = table()
     config = ReleaseConfig(select=TokenBudget(max_tokens=300))

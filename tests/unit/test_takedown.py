@@ -230,6 +230,13 @@ def test_releases_that_still_have_the_rows(store):
     assert held == [("r1", 2, False), ("r2", 1, True)]
 
 
+def test_releases_are_found_where_latest_was_never_pointed(store):
+    add_release(store.root, "r1", n_rows=5)
+    (Path(store.root) / "releases" / "picked" / "latest").unlink()  # killed just before that step
+    report = take_down(corpus_of(store), row_ids=["row-000001"], reason="asked for")
+    assert [(one.ref.release_id, one.is_latest) for one in report.releases] == [("r1", False)]
+
+
 def test_lineage_list_and_verify(store):
     take_down(corpus_of(store), row_ids=["row-000001"], reason="asked for", now=NOW)
     steps = [step for step in walk_back(store.root, "row-000001") if step.kind == "tombstone"]

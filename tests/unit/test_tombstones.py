@@ -75,6 +75,7 @@ def test_bars(ref):
     assert not barred.bars("c", "hash-c")
     assert barred.bars_source("data/deep/x.csv")
     assert barred.bars_source("web/x")
+    assert barred.bars_source("web/[x]")  # a name with brackets, not only the pattern
     assert not barred.bars_source("data/x.csv.gz")
     assert not barred.bars_source("DATA/x.csv")
 

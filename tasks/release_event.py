@@ -1,0 +1,65 @@
+"""What other jobs are told of a published release: who is meant, and what to open.
+
+They are told at least once: a kill between the telling and the note of it brings the same event
+again, so whoever listens remembers the id that it has worked on (examples/consumer_flow.py).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.files import file_sha256
+from storage.layout import RELEASE_FILE
+from storage.refs import ReleaseRef
+from storage.release_pointer import announced, is_latest, mark_announced
+from storage.releases import open_release
+
+PUBLISHED = "rise.release.published"
+"""Name of the event."""
+
+
+@dataclass(frozen=True)
+class ReleaseEvent:
+    """An event, as Prefect and other buses take it.
+
+    Attributes:
+        name: `PUBLISHED`.
+        resource: ``rise://<folder of the store>/releases/<name>``: the same for every release of a
+            name, so that a trigger can match it.
+        payload: ``store``, ``release``, ``release_id``, ``scores_id``, ``path``, ``n_rows`` and
+            the ``manifest_sha256``, by which a reader knows that it opened what was meant.
+    """
+
+    name: str
+    resource: str
+    payload: dict[str, str | int]
+
+
+def release_event(ref: ReleaseRef) -> ReleaseEvent:
+    """Return the event of a published release.
+
+    Raises:
+        NotFoundError: There is none of that id.
+        CorruptionError: Its manifest is damaged.
+    """
+    opened = open_release(ref)
+    store = Path(ref.root).absolute().as_posix()
+    payload: dict[str, str | int] = {
+        "store": store,
+        "release": ref.name,
+        "release_id": ref.release_id,
+        "scores_id": opened.manifest["scores_id"],
+        "path": str(opened.folder.absolute()),
+        "n_rows": opened.manifest["n_rows"],
+        "manifest_sha256": file_sha256(opened.folder / RELEASE_FILE),
+    }
+    return ReleaseEvent(PUBLISHED, f"rise://{store}/releases/{ref.name}", payload)
+
+
+def is_news(ref: ReleaseRef) -> bool:
+    """Tell whether the release is the latest of its name and others were not told of it yet."""
+    return is_latest(ref) and announced(ref.root, ref.name) != ref.release_id
+
+
+def note_announced(ref: ReleaseRef) -> None:
+    """Note that others were told of the release."""
+    mark_announced(ref)
