@@ -104,3 +104,15 @@ def test_a_refused_file_stops_nothing_and_is_read_again_when_it_changes(config, 
     assert look(config).news.readings == ()
     write_inbox_file(inbox / "b.jsonl", rows(6, 8))
     assert [one.n_rows for one in take_inbox(config).taken] == [2]
+
+
+def test_a_dataset_is_read_again_when_it_has_other_bytes(config, inbox):
+    write_inbox_file(inbox / "train.jsonl", rows(0, 4))
+    source = {"kind": "dataset", "path": str(inbox)}
+    changes = {"rows": {**config.rows.model_dump(), "source": source}}
+    config = PipelineConfig.model_validate({**config.model_dump(), **changes})
+    assert [one.n_rows for one in take_inbox(config).taken] == [4]
+    assert take_inbox(config).taken == ()
+    write_inbox_file(inbox / "train.jsonl", rows(1, 4) | rows(3, 5, version=1))
+    (taken,) = take_inbox(config).taken
+    assert (taken.n_rows, taken.n_known, taken.n_changed, taken.n_withdrawn) == (2, 2, 1, 1)

@@ -9,9 +9,12 @@ from tiny_rows import tiny_texts, write_texts
 from storage.corpus import Corpus
 from storage.refs import CorpusRef, IndexRef
 from storage.signatures import SignatureIndex
+from storage.tombstones import corpus_lock
 from tasks.attribution import attribute_text
 from tasks.calibration import choose_rows
 from tasks.config import DriftLimits, IndexConfig, ModelConfig, RuntimeConfig
+from tasks.inbox_file import give_tombstones
+from tasks.living_ledger import LivingLedger
 from tasks.queries import query_signatures
 from tasks.signature_config import (
     PrincipalProjection,
@@ -77,6 +80,22 @@ def test_sample_depends_on_the_rows_and_the_seed_alone(tmp_path: Path):
     n_tokens = [max(1, len(texts[int(name[1:])]) // 3) for name in whole]
     assert sum(n_tokens[:-1]) < 500 <= sum(n_tokens)
     assert len(set(whole)) == len(whole) < 60
+
+
+def test_dead_rows_are_not_sampled_and_a_row_with_two_places_is_sampled_once(tmp_path: Path):
+    corpus = CorpusRef(str(tmp_path), "main")
+    texts = tiny_texts(6)
+    write_texts(corpus, "b0", texts)
+    ledger = LivingLedger(corpus)
+    with corpus_lock(corpus):
+        old = [row for row in ledger.find(["r1", "r2"]) if row is not None]
+        give_tombstones(corpus, old, kind="changed", where="a file")
+    write_texts(corpus, "b1", ["row 1: said in another way"], first=1)
+    chosen = choose_rows(Corpus(corpus), ["b0", "b1"], n_tokens=10**6, seed=0)
+    assert sorted(chosen) == ["r0", "r1", "r3", "r4", "r5"]
+    row = Corpus(corpus).rows_by_id(["r1"], batches=["b0", "b1"])["r1"]
+    assert row.text == "row 1: said in another way"
+    assert Corpus(corpus).rows_by_id(["r1"], batches=["b0"])["r1"].text == texts[1]
 
 
 @pytest.mark.parametrize("sketch", [GH, RH_GH, WHITENED], ids=["gh", "rh-gh", "tensor"])

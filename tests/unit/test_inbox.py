@@ -1,8 +1,12 @@
 """What is news in an inbox: what is settled, grown, renamed, doubled or deleted."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from inbox_samples import inbox_config, living, put_file, take
 
 from storage.cursor import Cursor, CursorEntry
@@ -212,3 +216,26 @@ def test_the_cursor_is_locked_checked_and_cleared(config, inbox):
     path.write_text(path.read_text().replace('"taken"', '"refused"'))
     with pytest.raises(CorruptionError):
         Cursor(ref)
+
+
+def test_no_news_loads_no_model_library_and_no_orchestrator(config, inbox, tmp_path):
+    put_file(inbox / "a.jsonl", ROWS, tick=1)
+    take(config)
+    remember(config, released_inputs(config), {})
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    program = (
+        "import sys; from flows.cli import app; "
+        f"app(['refresh', {str(settings)!r}], standalone_mode=False); "
+        "print(*sorted({'torch', 'transformers', 'prefect', 'pandas'} & set(sys.modules)))"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    expected = "nothing new: 1 files looked at, 0 of them refused before"
+    assert done.stdout.splitlines() == [expected, ""]
