@@ -126,7 +126,7 @@ def measure(rows: list[TokenRow], arguments: argparse.Namespace) -> dict[str, An
         changes = metric_changes(metrics)
         ratios |= changes
         targets += [
-            target(f"change of {name} by bfloat16 and two_pass", name, "", at_most=0.01)
+            target(f"change by bfloat16 and two_pass: {name}", name, "", at_most=0.01)
             for name in changes
         ]
     return performance(

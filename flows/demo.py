@@ -58,6 +58,7 @@ def run_demo(folder: Path, *, n_docstrings: int, run_flow: Callable[..., Any]) -
         "What came out",
         {
             "release": f"{report.release.path} ({report.release.n_rows} rows, gated)",
+            "report": report.release.page,
             "Data Docs": report.release.data_docs,
             "index": f"{report.index.path} ({readable_bytes(report.index.n_bytes)})",
             "speed": _speed(report),
