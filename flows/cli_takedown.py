@@ -70,6 +70,10 @@ def _show(report: Any, corpus: str) -> None:
     )
 
 
+def _rows_of(held: Any) -> str:
+    return "damaged: perhaps" if held.n_rows is None else f"{held.n_rows:,}"
+
+
 def _show_releases(releases: list[Any]) -> None:
     if not releases:
         say("\nNo published release has rows that are taken down.")
@@ -79,7 +83,7 @@ def _show_releases(releases: list[Any]) -> None:
         "folders of these,\nand tell whoever has copies:",
         ("release", "id", "rows", "latest"),
         [
-            (held.ref.name, held.ref.release_id, held.n_rows, "yes" if held.is_latest else "no")
+            (held.ref.name, held.ref.release_id, _rows_of(held), "yes" if held.is_latest else "no")
             for held in releases
         ],
     )

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from storage.catalog import published_folders
 from storage.corpus import Corpus
-from storage.errors import NotFoundError
+from storage.errors import NotFoundError, StorageError
 from storage.files import digest
 from storage.refs import CorpusRef, ReleaseRef
 from storage.release_pointer import is_latest
@@ -40,16 +40,16 @@ REASON = re.compile(r"[^\x00-\x1f\x7f]{1,500}")
 
 @dataclass(frozen=True)
 class HeldRows:
-    """A release that still has rows that were taken down.
+    """A release that still has rows that were taken down, or cannot be read to find out.
 
     Attributes:
         ref: The release.
-        n_rows: How many.
+        n_rows: How many; None when the release is damaged.
         is_latest: ``latest`` of its name points to it.
     """
 
     ref: ReleaseRef
-    n_rows: int
+    n_rows: int | None
     is_latest: bool
 
 
@@ -237,19 +237,26 @@ def require_not_taken_down(corpus: CorpusRef, row_id: str) -> None:
 
 
 def releases_holding(corpus: CorpusRef) -> list[HeldRows]:
-    """Return published releases with rows that somebody asked to be taken down, and how many."""
+    """Return published releases with rows that somebody asked to be taken down, and how many.
+
+    A damaged release is among them, since nobody can tell.
+    """
     dead = _asked_for(corpus)
     if not len(dead):
         return []
-    held = []
-    for ref in all_releases(corpus.root):
+    counts = [(ref, _count_or_none(ref, corpus, dead)) for ref in all_releases(corpus.root)]
+    return [HeldRows(ref, n_rows, is_latest(ref)) for ref, n_rows in counts if n_rows != 0]
+
+
+def _count_or_none(ref: ReleaseRef, corpus: CorpusRef, dead: pa.Table) -> int | None:
+    """Return how many rows of a release are dead; None when it is damaged."""
+    try:
         release = open_release(ref)
         if release.manifest.get("lineage", {}).get("corpus", corpus.corpus) != corpus.corpus:
-            continue
-        n_rows = _count_held(release, dead)
-        if n_rows:
-            held.append(HeldRows(ref, n_rows, is_latest(ref)))
-    return held
+            return 0
+        return _count_held(release, dead)
+    except StorageError:
+        return None
 
 
 def require_none_taken_down(ref: ReleaseRef, *, remedy: str) -> None:

@@ -37,6 +37,19 @@ def ids_of(report: ReleaseReport) -> list[str]:
     return open_release(report.ref).rows().column("row_id").to_pylist()
 
 
+def test_a_damaged_release_is_named_and_does_not_stop_a_takedown(store):
+    scores = score(store.index, store.queries, ScoreConfig(), RuntimeConfig(workers=1)).ref
+    first = released(store, scores)
+    next(Path(first.path).glob("data/*.parquet")).write_bytes(b"no Parquet")
+    taken = take_down(
+        CorpusRef(store.root, "main"),
+        row_ids=store.best(store.values(), 1),
+        reason="asked",
+        now=NOW,
+    )
+    assert [(held.ref, held.n_rows) for held in taken.releases] == [(first.ref, None)]
+
+
 def test_the_next_release_is_without_the_rows_and_proves_it(store, tmp_path):
     scores = score(store.index, store.queries, ScoreConfig(), RuntimeConfig(workers=1)).ref
     first = released(store, scores)
