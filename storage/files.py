@@ -59,19 +59,11 @@ def file_sha256(path: Path) -> str:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole or not at all, also after a power cut."""
-    partial = _partial_name(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise_explained(error, path)
+
+    def write(partial: Path) -> None:
+        partial.write_bytes(data)
+
+    publish_file(path, write)
 
 
 def publish_file(path: Path, write: Callable[[Path], None]) -> None:
