@@ -15,7 +15,7 @@ from storage.index_quality import IndexQuality
 from storage.signatures import SignatureIndex
 from tasks.index_statistics import block_statistics, drift, index_statistics
 from tasks.quality_config import SHIPPED, QualityConfig
-from tasks.quality_gate import GateReport, listed, run_gate
+from tasks.quality_gate import GateRefused, GateReport, listed, run_gate
 from tasks.suite_files import GateSuite, load_suite
 from tasks.suite_terms import GATES
 
@@ -25,17 +25,8 @@ if TYPE_CHECKING:
 GATE = "index"
 
 
-class IndexRefused(ValueError):  # noqa: N818 -- says what happened, as IngestRefused does
-    """The rows of an index failed the gate; they are kept, but readers do not see them.
-
-    Args:
-        message: What failed, and what to do.
-        data_docs: Index page of the quality report.
-    """
-
-    def __init__(self, message: str, data_docs: str = "") -> None:
-        super().__init__(message)
-        self.data_docs = data_docs
+class IndexRefused(GateRefused):
+    """The rows of an index failed the gate; they are kept, but readers do not see them."""
 
 
 def check_index(index: SignatureIndex, n_rows: int, quality: QualityConfig = SHIPPED) -> GateReport:

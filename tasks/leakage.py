@@ -36,6 +36,7 @@ from tasks.fields import RowError, Tokenizer, resolve_fields, to_text
 from tasks.privacy import find_private
 from tasks.records import Record
 from tasks.release_config import LeakageConfig
+from tasks.row_checks import hits_table
 from tasks.sources import read_records, source_identity
 from tasks.words import Vocabulary, folded, words_of
 
@@ -128,14 +129,7 @@ class LeakageCheck:
 
     def hits(self, among: Collection[str] | None = None) -> pa.Table:
         """Return LEAKAGE_SCHEMA, see `RecordingCheck`."""
-        wanted = None if among is None else set(among)
-        lines = [
-            line
-            for row_id, found in self._found.items()
-            if wanted is None or row_id in wanted
-            for line in found
-        ]
-        return pa.Table.from_pylist(lines, schema=LEAKAGE_SCHEMA)
+        return hits_table(self._found, among, LEAKAGE_SCHEMA)
 
     def _set_numbers(self) -> NDArray[np.int32]:
         number = {name: place for place, name in enumerate(self._sets)}

@@ -26,6 +26,7 @@ import pyarrow as pa
 from storage.corpus import Row
 from storage.hits import PRIVACY_SCHEMA
 from tasks.release_config import PrivacyConfig
+from tasks.row_checks import hits_table
 
 if TYPE_CHECKING:
     from detect_secrets.plugins.base import RegexBasedDetector
@@ -133,14 +134,7 @@ class PrivacyCheck:
 
     def hits(self, among: Collection[str] | None = None) -> pa.Table:
         """Return PRIVACY_SCHEMA, see `RecordingCheck`."""
-        wanted = None if among is None else set(among)
-        lines = [
-            line
-            for row_id, found in self._found.items()
-            if wanted is None or row_id in wanted
-            for line in found
-        ]
-        return pa.Table.from_pylist(lines, schema=PRIVACY_SCHEMA)
+        return hits_table(self._found, among, PRIVACY_SCHEMA)
 
 
 def privacy_check(config: PrivacyConfig) -> PrivacyCheck | None:

@@ -22,6 +22,19 @@ MAX_REASONS = 10
 """Reasons spelled out in an error."""
 
 
+class GateRefused(ValueError):  # noqa: N818 -- says what happened, as IngestRefused does
+    """A gate failed.
+
+    Args:
+        message: What failed, and what to do.
+        data_docs: Index page of the quality report.
+    """
+
+    def __init__(self, message: str, data_docs: str = "") -> None:
+        super().__init__(message)
+        self.data_docs = data_docs
+
+
 @dataclass(frozen=True)
 class GateReport:
     """What a gate said.

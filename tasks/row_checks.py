@@ -5,8 +5,8 @@ as it needs; a row with a fault is dropped, with the check's name as the reason,
 takes its place. A check that only reports finds no faults and keeps what it saw.
 """
 
-from collections.abc import Collection, Sequence
-from typing import Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -42,3 +42,25 @@ class RecordingCheck(RowCheck, Protocol):
             among: Only rows of these ids, such as those that were released or dropped; None: all
                 rows that were asked about.
         """
+
+
+def hits_table(
+    found: Mapping[str, Sequence[Mapping[str, Any]]],
+    among: Collection[str] | None,
+    schema: pa.Schema,
+) -> pa.Table:
+    """Return what a check found as a table; see `RecordingCheck.hits`.
+
+    Args:
+        found: Lines of the schema by the row's id, in the order of asking.
+        among: Only rows of these ids; None: all.
+        schema: Of the table.
+    """
+    wanted = None if among is None else set(among)
+    lines = [
+        line
+        for row_id, lines_of_row in found.items()
+        if wanted is None or row_id in wanted
+        for line in lines_of_row
+    ]
+    return pa.Table.from_pylist(lines, schema=schema)

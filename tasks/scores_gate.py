@@ -17,7 +17,7 @@ from storage.errors import CorruptionError
 from storage.refs import QuerySetRef, ScoresRef
 from storage.scores import Scores, last_scores
 from tasks.quality_config import SHIPPED, QualityConfig
-from tasks.quality_gate import GateReport, listed, run_gate
+from tasks.quality_gate import GateRefused, GateReport, listed, run_gate
 from tasks.suite_files import load_suite
 from tasks.suite_terms import GATES
 
@@ -30,17 +30,8 @@ MIN_COMMON = 3
 """Rows in common below which a correlation says nothing."""
 
 
-class ScoresRefused(ValueError):  # noqa: N818 -- says what happened, as IngestRefused does
-    """The scores failed the gate; nothing was published.
-
-    Args:
-        message: What failed, and what to do.
-        data_docs: Index page of the quality report.
-    """
-
-    def __init__(self, message: str, data_docs: str = "") -> None:
-        super().__init__(message)
-        self.data_docs = data_docs
+class ScoresRefused(GateRefused):
+    """The scores failed the gate; nothing was published."""
 
 
 def judge_scores(
