@@ -43,19 +43,25 @@ def null_positions(
 
 
 def null_scores(
-    index: SignatureIndex, panel: QueryPanel, positions: NDArray[np.int64]
+    index: SignatureIndex,
+    panel: QueryPanel,
+    positions: NDArray[np.int64],
+    *,
+    floats: bool = False,
 ) -> NDArray[np.float32]:
     """Return the scores of some rows, float32 [n_queries, rows].
 
     Args:
         index: The rows' signatures.
-        panel: The queries, as the index's code wants them (`tasks.codes`).
+        panel: The queries, as the index's code wants them (`tasks.codes`); with ``floats`` not
+            rotated.
         positions: Which rows, ascending.
+        floats: Score the float rows beside the codes.
 
     Raises:
         CorruptionError: A block is missing or damaged; names it.
     """
-    queries = panel if index.code == PLAIN_CODE else integer_panel(panel)
+    queries = panel if floats or index.code == PLAIN_CODE else integer_panel(panel)
     found = np.empty((panel.n_queries, len(positions)), np.float32)
     blocks = positions // index.block_rows
     # as in a search: the number of threads decides the last bits of a product
@@ -63,30 +69,21 @@ def null_scores(
         for block in np.unique(blocks).tolist():
             lines = np.flatnonzero(blocks == block)
             local = positions[lines] - block * index.block_rows
-            values, _ = index.read_block(block)
-            scales = index.read_scales(block)
-            codes = RowCodes(
-                np.ascontiguousarray(values[local]), None if scales is None else scales[local]
-            )
-            if isinstance(queries, QueryPanel):
-                found[:, lines] = block_scores(codes.values, queries)[:-1]
+            if floats:
+                rows = RowCodes(index.read_floats(block, local), None)
             else:
-                found[:, lines] = code_scores(codes, queries)[:-1]
+                rows = _coded_rows(index, block, local)
+            if isinstance(queries, QueryPanel):
+                found[:, lines] = block_scores(rows.values, queries)[:-1]
+            else:
+                found[:, lines] = code_scores(rows, queries)[:-1]
     return found
 
 
-def null_float_scores(
-    index: SignatureIndex, panel: QueryPanel, positions: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Return the scores of some rows by the floats beside their codes; see `null_scores`."""
-    found = np.empty((panel.n_queries, len(positions)), np.float32)
-    blocks = positions // index.block_rows
-    with threadpool_limits(limits=1):
-        for block in np.unique(blocks).tolist():
-            lines = np.flatnonzero(blocks == block)
-            floats = index.read_floats(block, positions[lines] - block * index.block_rows)
-            found[:, lines] = block_scores(floats, panel)[:-1]
-    return found
+def _coded_rows(index: SignatureIndex, block: int, local: NDArray[np.int64]) -> RowCodes:
+    values, _ = index.read_block(block)
+    scales = index.read_scales(block)
+    return RowCodes(np.ascontiguousarray(values[local]), None if scales is None else scales[local])
 
 
 def calibrated(

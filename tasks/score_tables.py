@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rise_ops.scoring import query_panel, split_keys
 from storage.signatures import SignatureIndex
 from tasks.codes import index_panel
-from tasks.null_rows import calibrated, null_float_scores, null_positions, null_scores
+from tasks.null_rows import calibrated, null_positions, null_scores
 from tasks.scoring_graph import SearchResult
 
 
@@ -32,9 +32,8 @@ def random_scores(
     if living is not None:
         n_positions = np.where(living, n_positions[: len(living)], 0)
     positions = null_positions(n_positions)
-    if floats:
-        return null_float_scores(index, query_panel(signatures), positions), positions
-    return null_scores(index, index_panel(index, signatures), positions), positions
+    panel = query_panel(signatures) if floats else index_panel(index, signatures)
+    return null_scores(index, panel, positions, floats=floats), positions
 
 
 def count_able(found: SearchResult, living: NDArray[np.bool_] | None) -> int:
