@@ -23,6 +23,20 @@ KIND_REQUIRED = ConfigDict(json_schema_extra={"required": ["kind"]})
 even where their fields would fit."""
 
 
+Weighting = Annotated[
+    Literal["unit", "gradient"],
+    Field(
+        title="Token weighting",
+        description="unit: every token alike (the paper). gradient: by the size of its gradient.",
+    ),
+]
+
+Damping = Annotated[
+    float,
+    Field(ge=0.0, title="Damping of the whitening", description="Share of the mean eigenvalue."),
+]
+
+
 class ResidualConfig(StageConfig):
     """Which tokens carry the prediction residual p - onehot(target); METHOD.md, section 2."""
 
@@ -55,11 +69,7 @@ class ChannelsConfig(StageConfig):
         title="Embedding of the projected error",
         description="Read-out or input embedding.",
     )
-    weighting: Literal["unit", "gradient"] = Field(
-        "unit",
-        title="Token weighting",
-        description="unit: every token alike (the paper). gradient: by the size of its gradient.",
-    )
+    weighting: Weighting = "unit"
     seed: int = Field(
         0, ge=0, lt=2**64, title="Seed", description="Of tables and of the calibration sample."
     )
@@ -108,11 +118,7 @@ class PrincipalProjection(ChannelsConfig):
     kind: Literal["principal"] = "principal"
     residual_weight: float = Field(0.0, ge=0.0, title="Weight of residual x hidden (RH)")
     projected_weight: float = Field(1.0, ge=0.0, title="Weight of projected error x hidden (GH)")
-    weighting: Literal["unit", "gradient"] = Field(
-        "gradient",
-        title="Token weighting",
-        description="unit: every token alike (the paper). gradient: by the size of its gradient.",
-    )
+    weighting: Weighting = "gradient"
     hidden_dim: int = Field(64, ge=1, title="Hidden-state directions")
     projected_dim: int = Field(
         64, ge=0, title="Projected-error directions", description="0: no channel uses it."
@@ -131,9 +137,7 @@ class PrincipalProjection(ChannelsConfig):
         title="Whitened factors",
         description="projected: the error's side, the residual too. With sign codes: hidden.",
     )
-    damping: float = Field(
-        1.0, ge=0.0, title="Damping of the whitening", description="Share of the mean eigenvalue."
-    )
+    damping: Damping = 1.0
     calibration_tokens: int = Field(
         CALIBRATION_TOKENS,
         ge=2,
@@ -183,11 +187,7 @@ class TensorSketch(ChannelsConfig):
     kind: Literal["tensor"] = "tensor"
     residual_weight: float = Field(1.0, ge=0.0, title="Weight of residual x hidden (RH)")
     projected_weight: float = Field(1.0, ge=0.0, title="Weight of projected error x hidden (GH)")
-    weighting: Literal["unit", "gradient"] = Field(
-        "gradient",
-        title="Token weighting",
-        description="unit: every token alike (the paper). gradient: by the size of its gradient.",
-    )
+    weighting: Weighting = "gradient"
     residual_hidden_dim: int = Field(2048, ge=1, title="Numbers of residual x hidden (RH)")
     projected_hidden_dim: int = Field(2048, ge=1, title="Numbers of projected error x hidden (GH)")
     residual_projected_dim: int = Field(
@@ -198,9 +198,7 @@ class TensorSketch(ChannelsConfig):
         title="Whitened factors",
         description="hidden: in all directions, by a calibration sample.",
     )
-    damping: float = Field(
-        1.0, ge=0.0, title="Damping of the whitening", description="Share of the mean eigenvalue."
-    )
+    damping: Damping = 1.0
     calibration_tokens: int = Field(
         CALIBRATION_TOKENS,
         ge=2,
