@@ -248,7 +248,7 @@ def releases_holding(corpus: CorpusRef) -> list[HeldRows]:
     return [HeldRows(ref, n_rows, is_latest(ref)) for ref, n_rows in counts if n_rows != 0]
 
 
-def _count_or_none(ref: ReleaseRef, corpus: CorpusRef, dead: pa.Table) -> int | None:
+def _count_or_none(ref: ReleaseRef, corpus: CorpusRef, dead: pa.StringArray) -> int | None:
     """Return how many rows of a release are dead; None when it is damaged."""
     try:
         release = open_release(ref)
@@ -280,18 +280,18 @@ def require_none_taken_down(ref: ReleaseRef, *, remedy: str) -> None:
         )
 
 
-def _asked_for(corpus: CorpusRef) -> pa.Table:
-    """Return the rows of takedowns; not those that a source changed or no longer has."""
+def _asked_for(corpus: CorpusRef) -> pa.StringArray:
+    """Return lineage ids of takedowns' rows; not those that a source changed or no longer has."""
     tombstones = Tombstones(corpus)
-    return tombstones.rows_of([record.kind == "takedown" for record in tombstones.records])
-
-
-def _count_held(release: Release, dead: pa.Table) -> int:
-    """Return how many rows of a release are dead."""
+    dead = tombstones.rows_of([record.kind == "takedown" for record in tombstones.records])
     places = {f"{line['batch_id']}:{line['position_in_batch']}" for line in _placed(dead)}
-    wanted = pa.array(sorted(places), pa.string())
+    return pa.array(sorted(places), pa.string())
+
+
+def _count_held(release: Release, dead: pa.StringArray) -> int:
+    """Return how many rows of a release are dead, by their lineage ids."""
     return sum(
-        pc.sum(pc.is_in(read_table(path, columns=["lineage_id"]).column(0), wanted)).as_py() or 0
+        pc.sum(pc.is_in(read_table(path, columns=["lineage_id"]).column(0), dead)).as_py() or 0
         for path in release.data_files
     )
 
