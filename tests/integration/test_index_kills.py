@@ -5,14 +5,12 @@ other, and it ends with the very bytes of a build that nobody disturbed.
 """
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from child import child
 from store_samples import tree_bytes
 from tiny_rows import tiny_texts, write_texts
 
@@ -28,7 +26,6 @@ from tasks.signature_config import (
     WindowConfig,
 )
 
-TESTS = Path(__file__).parents[1]
 BLOCK_ROWS = 6
 N_ROWS = 27
 N_BLOCKS = 5
@@ -73,26 +70,14 @@ def victim(root: Path, tiny_llama: Path, sketch: dict[str, object]) -> Iterator[
         ),
         block_rows=BLOCK_ROWS,
     )
-    environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
-    with subprocess.Popen(
-        [sys.executable, str(TESTS / "index_child.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
+    with child("index_child.py") as ask:
 
         def run(index: str, moment: str) -> int:
             command = {"root": str(root), "index": index, "moment": moment}
             command |= {"config": config.model_dump_json(), "report": str(root / "report")}
-            process.stdin.write(json.dumps(command) + "\n")
-            process.stdin.flush()
-            return int(process.stdout.readline())
+            return int(ask(json.dumps(command)))
 
         yield run
-        process.stdin.close()
 
 
 @pytest.fixture(name="undisturbed", scope="module")
