@@ -39,6 +39,8 @@ State = Literal["taking", "taken", "refused", "duplicate"]
 """What became of the newest bytes: somebody began to take them and may have been killed; their rows
 are in use; they were refused; another file has the same bytes."""
 
+DEPARTED_NOTE = "departed"
+
 LISTING_SCHEMA = pa.schema(
     [
         pa.field("row_id", pa.string(), nullable=False),
@@ -134,8 +136,21 @@ class Cursor:
         if before is not None and before.listing and before.listing != entry.listing:
             remove_durably(self._folder / "listings" / before.listing)
 
-    def forget(self, name: str) -> None:
-        """Delete the entry of a file and its listing."""
+    @property
+    def departed(self) -> frozenset[str]:
+        """Files without an entry whose rows live on, because other files have them too."""
+        return frozenset((self.note(DEPARTED_NOTE) or {"names": ()})["names"])
+
+    def forget(self, name: str, *, outlived: bool) -> None:
+        """Delete the entry of a file and its listing.
+
+        Args:
+            name: The file.
+            outlived: Rows that came with it live on; its name joins `departed`.
+        """
+        names = self.departed | {name} if outlived else self.departed - {name}
+        if names != self.departed:
+            self.write_note(DEPARTED_NOTE, {"names": sorted(names)})
         entry = self._entries.pop(name)
         remove_durably(self._entry_path(name))
         if entry.listing:

@@ -16,6 +16,7 @@ from typing import Literal
 from storage.cursor import CursorEntry
 from storage.files import digest, file_sha256
 from tasks.config import DatasetSource, FilesSource, ModelConfig, RowsConfig, Source
+from tasks.refresh_config import RefreshConfig
 
 FORMATS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".csv")
 """Endings of the files that a folder is taken to hold."""
@@ -108,8 +109,8 @@ def find_news(
     entries: Mapping[str, CursorEntry],
     *,
     settings: str,
-    settle_seconds: float,
-    withdraw_deleted: bool = False,
+    refresh: RefreshConfig,
+    overlapping: bool = False,
     now: float | None = None,
 ) -> News:
     """Compare an inbox with its cursor.
@@ -118,23 +119,29 @@ def find_news(
         files: From `list_inbox`.
         entries: Of the cursor, by name.
         settings: From `reading_settings`.
-        settle_seconds: Younger files wait.
-        withdraw_deleted: Files that are gone no longer hold their bytes against others.
+        refresh: How young files wait, and whether files that are gone hold their bytes.
+        overlapping: Files may have rows of the same ids, of which the last file's count: of equal
+            bytes those of the last file are read. Else ids tell files apart, and those that are in
+            use stay, so that rows keep their ids.
         now: Seconds since the epoch; now.
     """
     moment = time.time() if now is None else now
-    looks = [_look(file, entries.get(file.name), settle_seconds, moment) for file in files]
+    looks = [_look(file, entries.get(file.name), refresh.settle_seconds, moment) for file in files]
     there = {look.file.name: look for look in looks}
     gone = tuple(entry for name, entry in entries.items() if name not in there)
-    owners = _owners(entries, there, withdraw_deleted=withdraw_deleted)
+    refused = {name for name, look in there.items() if _refused(look, entries.get(name), settings)}
+    in_use = _in_use(entries, there, withdraw_deleted=refresh.withdraw_deleted)
+    coming = [look for look in looks if not look.waits and look.file.name not in refused]
+    bytes_of = in_use + [(look.sha256, look.file.name) for look in coming]
+    owners = dict(sorted(bytes_of) if overlapping else reversed(bytes_of))
     readings: list[Reading] = []
     duplicates: list[CursorEntry] = []
     touched: list[CursorEntry] = []
     for look in (look for look in looks if not look.waits):
         entry = entries.get(look.file.name)
         seen = _seen(look, entry, settings)
-        owner = owners.setdefault(look.sha256, look.file.name)
-        if owner != look.file.name:
+        owner = owners.get(look.sha256, look.file.name)
+        if owner != look.file.name and look.file.name not in refused:
             same = replace(seen, state="duplicate", reason=f"the same bytes as {owner}")
             duplicates += [same] if same != entry else []
         elif (why := _why(look, entry, settings)) is not None:
@@ -190,17 +197,23 @@ def _look(file: InboxFile, entry: CursorEntry | None, settle_seconds: float, now
     return _Look(file, sha256)
 
 
-def _owners(
+def _in_use(
     entries: Mapping[str, CursorEntry], there: Mapping[str, _Look], *, withdraw_deleted: bool
-) -> dict[str, str]:
-    """Return which file's rows stand for which bytes: those that are in use come first."""
-    owners: dict[str, str] = {}
+) -> list[tuple[str, str]]:
+    """Return bytes whose rows are in use, with the file that they came from, by names of files."""
+    found = []
     for name, entry in sorted(entries.items()):
         look = there.get(name)
-        in_use = not withdraw_deleted if look is None else look.sha256 == entry.sha256
-        if entry.state == "taken" and in_use:
-            owners.setdefault(entry.sha256, name)
-    return owners
+        stays = not withdraw_deleted if look is None else look.sha256 == entry.sha256
+        if entry.state == "taken" and stays:
+            found.append((entry.sha256, name))
+    return found
+
+
+def _refused(look: _Look, entry: CursorEntry | None, settings: str) -> bool:
+    """Tell whether these bytes of the file were refused before: they stand for nothing."""
+    known = entry is not None and (entry.sha256, entry.settings) == (look.sha256, settings)
+    return known and entry is not None and entry.state == "refused"
 
 
 def _seen(look: _Look, entry: CursorEntry | None, settings: str) -> CursorEntry:

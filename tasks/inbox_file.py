@@ -95,9 +95,8 @@ class FileRevision:
     @property
     def identity(self) -> Mapping[str, Any]:
         """The batches that came of the file before: equal bytes that return are another batch."""
-        there = ledger_state(self.inbox.ref)[0]
-        before = [batch for batch in self.entry.batches if batch in there]
-        return {"after": before} if before else {}
+        before = self.inbox.ledger().batches_of(self.name)
+        return {"after": list(before)} if before else {}
 
     def begin(self) -> KnownRows:
         """Start afresh with the rows that are there now."""
@@ -245,7 +244,7 @@ def _withdrawn(inbox: Inbox, name: str, row_ids: Sequence[str]) -> tuple[list[Li
     ways than the inbox are left alone.
     """
     held = inbox.cursor.holders(row_ids, but=name) if inbox.overlapping and row_ids else {}
-    mine = {name, *inbox.cursor.entries}
+    mine = {name, *inbox.cursor.entries, *inbox.cursor.departed}
     withdrawn: list[LivingRow] = []
     stale: set[str] = set()
     for row in inbox.ledger().find(row_ids):

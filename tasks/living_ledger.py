@@ -46,6 +46,7 @@ class LivingLedger:
         self.state = ledger_state(ref)
         self._later: dict[str, LivingRow | None] = {}
         self._batches = list(self.state[0])
+        self._batches_of: dict[str, list[str]] = {}
         corpus = Corpus(ref) if self._batches else None
         starts, n_rows = [], 0
         for batch in self._batches:
@@ -59,6 +60,7 @@ class LivingLedger:
         self._rows = pa.table({name: pa.array([], pa.string()) for name in COLUMNS})
         if corpus is not None:
             columns = corpus.columns(COLUMNS)
+            self._note_sources(columns.column("source"))
             self._rows = columns.filter(pa.array(living)).combine_chunks()
         self._ids = pd.Index(self._rows.column("row_id").to_pandas())
 
@@ -88,6 +90,10 @@ class LivingLedger:
             if row is not None and row.source == source
         ]
 
+    def batches_of(self, source: str) -> tuple[str, ...]:
+        """Return the batches that hold rows of a source, dead ones too, in order of commit."""
+        return tuple(self._batches_of.get(source, ()))
+
     def follow(
         self,
         dead: Iterable[str],
@@ -98,7 +104,15 @@ class LivingLedger:
         """Take in what was just committed: rows that died, then rows that came."""
         self._later.update(dict.fromkeys(dead))
         self._later.update(came)
+        for source, batch in dict.fromkeys((row.source, row.batch_id) for row in came.values()):
+            self._batches_of.setdefault(source, []).append(batch)
         self.state = state
+
+    def _note_sources(self, sources: pa.ChunkedArray) -> None:
+        stops = [*self._starts[1:].tolist(), len(sources)]
+        for batch, start, stop in zip(self._batches, self._starts.tolist(), stops, strict=True):
+            for source in pc.unique(sources.slice(start, stop - start)).to_pylist():
+                self._batches_of.setdefault(source, []).append(batch)
 
     def _at(self, places: Sequence[int]) -> list[LivingRow]:
         lines = self._rows.take(pa.array(places, pa.int64())).to_pylist()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from storage.cursor import Cursor
+from storage.cursor import Cursor, CursorEntry
 from storage.errors import StorageError
 from storage.files import digest
 from storage.layout import release_folder
@@ -177,9 +177,8 @@ def take_inbox(config: PipelineConfig, *, progress: Progress = NO_PROGRESS) -> I
         progress.start(total=len(news.readings), unit="files")
         for reading in news.readings:
             intake.take(reading)
-        for entry in news.duplicates:  # their like is in use by now
-            intake.leave(entry.name)
-            cursor.put(replace(entry, listing="", settings=inbox.settings))
+        for entry in news.duplicates:
+            intake.leave_to_its_like(entry)
         intake.depart(news)
         intake.take_again()
     return IntakeReport(
@@ -283,9 +282,18 @@ class _Intake:
         for gone in news.gone:
             if self._config.refresh.withdraw_deleted:
                 self.left.append((gone.name, self.leave(gone.name)))
-                cursor.forget(gone.name)
+                outlived = bool(self._inbox.ledger().ids_of(gone.name))
+                cursor.forget(gone.name, outlived=outlived)
             elif not gone.gone:
                 cursor.put(replace(cursor.entries[gone.name], gone=True))
+
+    def leave_to_its_like(self, duplicate: CursorEntry) -> None:
+        """Note a file as a duplicate, once the file with the same bytes is in use."""
+        cursor = self._inbox.cursor
+        likes = (one for one in cursor.entries.values() if one.name != duplicate.name)
+        if any((one.state, one.sha256) == ("taken", duplicate.sha256) for one in likes):
+            self.leave(duplicate.name)
+            cursor.put(replace(duplicate, listing="", settings=self._inbox.settings))
 
     def leave(self, name: str) -> int:
         """Withdraw the rows of a file that no other file has; return how many."""
@@ -373,8 +381,8 @@ def _news(config: PipelineConfig, cursor: Cursor) -> News:
         list_inbox(config.rows.source),
         cursor.entries,
         settings=_settings(config),
-        settle_seconds=config.refresh.settle_seconds,
-        withdraw_deleted=config.refresh.withdraw_deleted,
+        refresh=config.refresh,
+        overlapping=config.rows.id_field is not None,
     )
 
 

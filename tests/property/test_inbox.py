@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from inbox_samples import hash_of, inbox_config, living, put_file, take
 
@@ -16,11 +16,19 @@ FILES = st.sampled_from(["a", "b", "c"])
 CONTENT = st.dictionaries(
     st.sampled_from(["r1", "r2", "r3", "r4"]), st.sampled_from(["x", "y", "z"]), min_size=1
 )
+DUPLICATE = {"r1": "z", "r2": "y"}
 STEPS = st.lists(st.tuples(FILES, st.none() | CONTENT, st.booleans()), min_size=1, max_size=8)
 
 
 @settings(max_examples=60, deadline=None)
 @given(STEPS)
+@example(
+    [("a", {"r1": "x"}, False), ("b", {"r1": "x"}, False), ("a", None, False), ("b", None, False)]
+)
+@example(
+    [("b", {"r1": "y", "r2": "x"}, False), ("b", None, False), ("b", {"r1": "y", "r2": "x"}, True)]
+)
+@example([("a", DUPLICATE, False), ("b", {"r1": "x"}, False), ("c", DUPLICATE, False)])
 def test_living_rows_follow_from_the_files_that_are_there(steps) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -16,6 +16,7 @@ from tasks.config import FilesSource, ModelConfig, PipelineConfig
 from tasks.config_file import merged, validated
 from tasks.inbox import find_news, list_inbox, reading_settings
 from tasks.refresh import look, released_inputs, remember
+from tasks.refresh_config import RefreshConfig
 
 ROWS = {"r1": "one", "r2": "two"}
 
@@ -55,13 +56,13 @@ def test_young_and_empty_files_wait_and_times_of_a_wrong_clock_do_not(inbox):
     put_file(inbox / "b.jsonl", {}, tick=1)
     put_file(inbox / "c.jsonl", ROWS, tick=10**6)
     files = list_inbox(FilesSource(paths=(str(inbox),)))
-    news = find_news(files, {}, settings="s", settle_seconds=10, now=105.0)
+    news = find_news(files, {}, settings="s", refresh=RefreshConfig(settle_seconds=10), now=105.0)
     assert {Path(name).name: why for name, why in news.waiting.items()} == {
         "a.jsonl": "it changed less than 10 s ago",
         "b.jsonl": "it is empty",
     }
     assert [Path(one.file.name).name for one in news.readings] == ["c.jsonl"]
-    later = find_news(files, {}, settings="s", settle_seconds=10, now=110.0)
+    later = find_news(files, {}, settings="s", refresh=RefreshConfig(settle_seconds=10), now=110.0)
     assert len(later.readings) == 1  # of two files with the same bytes one is read
     assert [entry.state for entry in later.duplicates] == ["duplicate"]
 
@@ -102,12 +103,24 @@ def test_bytes_under_another_name_come_in_once_and_live_on_without_the_first(con
     put_file(inbox / "a.jsonl", ROWS, tick=1)
     put_file(inbox / "b.jsonl", ROWS, tick=2)
     report = take(config)
-    assert [one.name for one in report.taken] == [str(inbox / "a.jsonl")]
-    assert report.duplicates == (str(inbox / "b.jsonl"),)
+    assert [one.name for one in report.taken] == [str(inbox / "b.jsonl")]
+    assert report.duplicates == (str(inbox / "a.jsonl"),)
     assert take(config).duplicates == ()
-    put_file(inbox / "a.jsonl", {"r9": "nine"}, tick=3)
+    put_file(inbox / "b.jsonl", {"r9": "nine"}, tick=3)
     assert [Path(one.name).name for one in take(config).taken] == ["a.jsonl", "b.jsonl"]
     assert set(living(config)) == {"r1", "r2", "r9"}
+
+
+def test_without_an_id_field_rows_keep_their_ids_when_their_bytes_come_again(config, inbox):
+    config = config.model_copy(update={"rows": config.rows.model_copy(update={"id_field": None})})
+    put_file(inbox / "b.jsonl", ROWS, tick=1)
+    take(config)
+    put_file(inbox / "a.jsonl", ROWS, tick=2)
+    put_file(inbox / "c.jsonl", ROWS, tick=3)
+    report = take(config)
+    assert report.taken == ()
+    assert report.duplicates == (str(inbox / "a.jsonl"), str(inbox / "c.jsonl"))
+    assert {source for _, source in living(config).values()} == {"b.jsonl"}
 
 
 def test_a_renamed_file_keeps_its_rows(config, inbox):
@@ -189,7 +202,7 @@ def test_rows_of_other_ways_into_the_corpus_are_left_alone(config, inbox, tmp_pa
     outside = tmp_path / "outside"
     put_file(outside / "x.jsonl", ROWS, tick=1)
     take(inbox_config(tmp_path / "store", outside))
-    Cursor(CorpusRef(config.store, "main")).forget(str(outside / "x.jsonl"))
+    Cursor(CorpusRef(config.store, "main")).forget(str(outside / "x.jsonl"), outlived=False)
     put_file(inbox / "a.jsonl", {"r1": "one", "r2": "zwei"}, tick=2)
     take(config)
     put_file(inbox / "a.jsonl", {"r5": "five"}, tick=3)
