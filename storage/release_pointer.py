@@ -25,7 +25,7 @@ from storage.layout import ANNOUNCED_FILE, LATEST, LOCK_FILE, MOVES_FILE, releas
 from storage.refs import ReleaseRef
 from storage.releases import open_release, require_release
 
-Why = Literal["published", "asked again", "rolled back"]
+Why = Literal["published", "asked again", "rolled back", "accepted"]
 
 
 @dataclass(frozen=True)

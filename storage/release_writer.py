@@ -108,12 +108,13 @@ class ReleaseWriter(StagedWriter):
         """Add a JSON file, such as ``statistics.json``."""
         write_json(self.staging / name, value)
 
-    def commit(self, manifest: Mapping[str, Any], card: str) -> ReleaseRef:
+    def commit(self, manifest: Mapping[str, Any], card: str, *, point: bool = True) -> ReleaseRef:
         """Publish the release and point ``latest`` to it; an id that exists is not written again.
 
         Args:
             manifest: What the caller wants to keep; must have LINEAGE_KEYS.
             card: The dataset card, Markdown with the YAML header of `datasets`.
+            point: Move ``latest``; else the caller decides, and does it with `mark_latest`.
 
         Raises:
             ValueError: No rows were added, or the manifest lacks a needed field.
@@ -127,7 +128,8 @@ class ReleaseWriter(StagedWriter):
             self._write(manifest, card)
             with suppress(FileExistsError):  # another process was first with the same release
                 publish(self.staging, release_folder(self.ref))
-        mark_latest(self.ref, why="published")
+        if point:
+            mark_latest(self.ref, why="published")
         return self.ref
 
     def refuse(self) -> Path:

@@ -28,8 +28,9 @@ STATISTICS_FILE = "statistics.json"
 REPORT_FILE = "report.html"
 ENVIRONMENT_FILE = "environment.json"
 COST_FILE = "cost.json"
+DRIFT_FILE = "drift.json"
 
-NOT_LISTED = (REPORT_FILE, ENVIRONMENT_FILE, COST_FILE, QUALITY_FOLDER)
+NOT_LISTED = (REPORT_FILE, ENVIRONMENT_FILE, COST_FILE, DRIFT_FILE, QUALITY_FOLDER)
 """What may differ between two machines that make the same release; no manifest lists it."""
 
 RELEASE_SCHEMA = pa.schema(
