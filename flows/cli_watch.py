@@ -1,0 +1,125 @@
+"""The ``rise`` commands that watch over a store: status, diff, info, lineage, verify.
+
+They only read; no flow, no server, no model.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.artifacts import readable_bytes
+from flows.terminal import plain_errors, say, show_facts, show_json, show_table, show_wrapped
+from flows.watch_words import COLUMNS, next_lines, status_rows, things_to_look_at
+
+StoreOption = Annotated[str, typer.Option("--store", help="Folder of the store.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+
+
+def add_watch_commands(app: typer.Typer) -> None:
+    """Register the commands of this file."""
+    app.command("status")(status)
+    app.command("info")(info)
+    app.command("lineage")(lineage)
+    app.command("verify")(verify)
+
+
+def status(
+    what: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of the store; or a settings file, to see what is next too."),
+    ] = None,
+    store: Annotated[str | None, typer.Option("--store", help="Folder of the store.")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is indexed, scored and released, what is missing or stale, and what is next."""
+    with plain_errors():
+        from storage.errors import NotFoundError
+        from tasks.store_status import store_status
+
+        config = None
+        if what is not None and what.is_file():
+            from flows.cli_settings import pipeline_settings
+
+            config = pipeline_settings(what, {"store": store})
+        root = config.store if config is not None else store or str(what or "rise-store")
+        try:
+            found = store_status(root)
+        except NotFoundError:
+            if config is None or Path(root).exists():
+                raise
+            found = {"store": root, "missing": True}
+        if config is not None:
+            from tasks.refresh_outlook import next_refresh
+
+            found["next"] = next_refresh(config)
+        if as_json:
+            show_json(found)
+        else:
+            _show_status(found, what if config is not None else None)
+
+
+def _show_status(found: dict[str, Any], settings: Path | None) -> None:
+    if found.get("missing"):
+        say(f"Store {found['store']}: there is none yet; the first run makes it")
+    else:
+        size = f"{readable_bytes(found['bytes'])} in {found['files']:,} files"
+        show_table(f"Store {found['store']}: {size}", COLUMNS, status_rows(found))
+        _show_list("Look at", things_to_look_at(found))
+    if settings is None:
+        say("Next: rise status SETTINGS says what a refresh would do")
+        return
+    _show_list(f"The next refresh: {found['next']['summary']}", next_lines(found["next"]))
+
+
+def _show_list(title: str, lines: list[str]) -> None:
+    if title == "Look at" and not lines:
+        return
+    say(title)
+    for line in lines:
+        show_wrapped(line)
+
+
+def info(
+    name: Annotated[str, typer.Argument(help="Name or id of an artifact; see `rise ls`.")],
+    store: StoreOption = "rise-store",
+) -> None:
+    """Show everything recorded about one artifact, as JSON."""
+    with plain_errors():
+        from tasks.catalog import describe
+
+        show_json(describe(store, name))
+
+
+def lineage(
+    row: Annotated[str, typer.Argument(help="A row id, or SOURCE:LINE.")],
+    store: StoreOption = "rise-store",
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Walk from a row to its source line and on to every release that carries it."""
+    with plain_errors():
+        from tasks.catalog import trace
+
+        steps = trace(store, row)
+        if as_json:
+            show_json(steps)
+            return
+        for step in steps:
+            show_facts(f"{step['kind']}  {step['id']}", step["detail"])
+
+
+def verify(
+    store: StoreOption = "rise-store",
+) -> None:
+    """Read every index back and check its checksums; exit status 1 when something is wrong."""
+    with plain_errors():
+        from tasks.catalog import verify_store
+
+        problems = verify_store(store)
+        for problem in problems:
+            say(problem)
+        if problems:
+            raise typer.Exit(1)
+        say(f"{store}: everything that is recorded is there, and its checksums hold.")
