@@ -110,8 +110,13 @@ def ls(store: StoreOption = "rise-store", *, as_json: AsJson = False) -> None:
         show_table(
             f"Store {store}",
             ("kind", "name", "id", "made", "what"),
-            [(a["kind"], a["name"], a["id"], a["created"], a["detail"]) for a in artifacts],
+            [(a["kind"], _name(a), a["id"], a["created"], a["detail"]) for a in artifacts],
         )
+
+
+def _name(artifact: dict[str, Any]) -> str:
+    """Return the name that people gave; nothing where that is the id, which is shown anyway."""
+    return "" if artifact["name"] == artifact["id"] else str(artifact["name"])
 
 
 @models_app.command("ls")

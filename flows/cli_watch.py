@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.artifacts import readable_bytes
+from flows.cli_settings import pipeline_settings
 from flows.terminal import plain_errors, say, show_facts, show_json, show_table, show_wrapped
 from flows.watch_words import COLUMNS, next_lines, status_rows, things_to_look_at
 
@@ -19,6 +20,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs."
 def add_watch_commands(app: typer.Typer) -> None:
     """Register the commands of this file."""
     app.command("status")(status)
+    app.command("diff")(diff)
     app.command("info")(info)
     app.command("lineage")(lineage)
     app.command("verify")(verify)
@@ -40,8 +42,6 @@ def status(
 
         config = None
         if what is not None and what.is_file():
-            from flows.cli_settings import pipeline_settings
-
             config = pipeline_settings(what, {"store": store})
         root = config.store if config is not None else store or str(what or "rise-store")
         try:
@@ -79,6 +79,40 @@ def _show_list(title: str, lines: list[str]) -> None:
     say(title)
     for line in lines:
         show_wrapped(line)
+
+
+def diff(
+    first: Annotated[str, typer.Argument(help="A release: its name, its id, or the id's start.")],
+    second: Annotated[
+        str | None,
+        typer.Argument(help="The later one. Without: the latest is compared with what was before."),
+    ] = None,
+    limits: Annotated[
+        Path | None,
+        typer.Option(help="A settings file: its drift limits decide, exit status 1 if one fails."),
+    ] = None,
+    store: StoreOption = "rise-store",
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show what changed between two releases: rows, scores, mixes, settings, the corpus."""
+    with plain_errors():
+        from tasks.drift_config import NO_LIMITS
+        from tasks.release_diff import diff_releases
+        from tasks.release_drift import judge
+        from tasks.release_history import two_releases
+
+        drift = NO_LIMITS if limits is None else pipeline_settings(limits, {}, needs=()).drift
+        found = diff_releases(*two_releases(store, first, second))
+        verdicts = judge(found.measures, drift)
+        if as_json:
+            show_json({**vars(found), "verdicts": verdicts})
+        else:
+            from flows.diff_words import show_diff
+
+            show_diff(found, verdicts, limited=drift.is_set)
+        if any(verdict.outcome == "fails" for verdict in verdicts):
+            raise typer.Exit(1)
 
 
 def info(

@@ -15,7 +15,7 @@ from flows.artifacts import readable
 PLAIN_WIDTH = 120
 """Columns of what is written into a file or a pipe."""
 WHOLE_CHARS = 20
-"""Words up to this length, such as ids and times, are not broken: they are there to be copied."""
+"""In columns of single words, such as ids and times, those up to this length are not broken."""
 
 
 @contextmanager
@@ -74,12 +74,14 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for number, name in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[number], int | float) for row in rows)
-        words = [word for row in rows for word in readable(row[number]).split()]
+        cells = [readable(row[number]) for row in rows]
+        longest = max((len(cell) for cell in cells if " " not in cell), default=0)
+        prose = any(" " in cell for cell in cells)
         table.add_column(
             name,
             justify="right" if numeric else "left",
             overflow="fold",
-            min_width=min(max(map(len, words), default=0), WHOLE_CHARS),
+            min_width=None if prose else min(longest, WHOLE_CHARS),
         )
     for row in rows:
         table.add_row(*[Text(readable(value)) for value in row])

@@ -27,6 +27,9 @@ from storage.tombstones import Tombstones
 HASH = re.compile(r"(?=[0-9a-f]*[0-9])[0-9a-f]{8,}")
 NUMBER = re.compile(r"[0-9]+")
 
+MOST_BEST = 5
+"""Rows that came, and that went, which are named; the rest is counted."""
+
 
 @dataclass(frozen=True)
 class ReleaseDiff:
@@ -38,6 +41,7 @@ class ReleaseDiff:
         rows: Counts: kept, changed (kept in another version), came, went.
         came: Rows that came, by what they are: in batches that are new, or there before.
         went: Rows that went, by why.
+        best: Of those that came, and of those that went, the first by rank: row_id, rank, z, why.
         measures: How far the second is from the first, by name (`tasks.drift_config.MEASURES`);
             None where there is nothing to measure.
         mixes: Source, label, language: each kind with its rows in both, commonest first.
@@ -50,6 +54,7 @@ class ReleaseDiff:
     rows: dict[str, int]
     came: dict[str, int]
     went: dict[str, int]
+    best: dict[str, list[dict[str, Any]]]
     measures: dict[str, float | None]
     mixes: dict[str, list[dict[str, Any]]]
     settings: list[dict[str, Any]]
@@ -71,6 +76,8 @@ def diff_releases(before: ReleaseRef, after: ReleaseRef) -> ReleaseDiff:
     moved = pc.not_equal(old.column("lineage_id"), new.column("lineage_id"))
     went = pc.invert(pc.is_in(first.rows.column("row_id"), second.rows.column("row_id")))
     came = second.rows.filter(pc.invert(kept))
+    lost = first.rows.filter(went)
+    why_came, why_went = _why_came(came, first), _why_went(lost, second)
     counts = {
         "kept": len(new),
         "changed": int(pc.sum(moved, min_count=0).as_py()),
@@ -83,8 +90,9 @@ def diff_releases(before: ReleaseRef, after: ReleaseRef) -> ReleaseDiff:
         before=first.facts(),
         after=second.facts(),
         rows=counts,
-        came=_came(came, first),
-        went=_went(first.rows.filter(went), second),
+        came=dict(Counter(why_came).most_common()),
+        went=dict(Counter(why_went).most_common()),
+        best={"came": _best(came, why_came), "went": _best(lost, why_went)},
         measures={
             "replaced": counts["came"] / len(second.rows),
             "lost": counts["went"] / len(first.rows),
@@ -192,28 +200,32 @@ def _score_measures(
     }
 
 
-def _came(rows: pa.Table, first: _Side) -> dict[str, int]:
-    """Count the rows that came: in batches that the first release could not have known, or not."""
+def _why_came(rows: pa.Table, first: _Side) -> list[str]:
+    """Tell whether rows that came are in batches that the first release could not have known."""
     batches = pc.list_element(pc.split_pattern(rows.column("lineage_id"), ":"), 0)
     known = pc.is_in(batches, pa.array(sorted(first.batches()), pa.string()))
-    n_known = int(pc.sum(known, min_count=0).as_py())
-    counts = {"in new batches": len(rows) - n_known, "there before": n_known}
-    return {name: n_rows for name, n_rows in counts.items() if n_rows}
+    why: list[str] = pc.if_else(known, "there before", "in a new batch").to_pylist()
+    return why
 
 
-def _went(rows: pa.Table, second: _Side) -> dict[str, int]:
-    """Count the rows that went, by why: a tombstone, what kept them out, or their value."""
+def _why_went(rows: pa.Table, second: _Side) -> list[str]:
+    """Tell why rows went: a tombstone, what kept them out, or their value."""
     ids, places = rows.column("row_id").to_pylist(), rows.column("lineage_id").to_pylist()
     dropped = second.release.dropped()
     reasons = dict(
         zip(dropped.column("row_id").to_pylist(), dropped.column("reason").to_pylist(), strict=True)
     )
     dead = _dead(second) if places else {}
-    why = [
+    return [
         dead.get(place) or reasons.get(row_id) or "outranked"
         for row_id, place in zip(ids, places, strict=True)
     ]
-    return dict(Counter(why).most_common())
+
+
+def _best(rows: pa.Table, why: list[str]) -> list[dict[str, Any]]:
+    columns = rows.select(["row_id", "rank", "z"]).append_column("why", pa.array(why, pa.string()))
+    best: list[dict[str, Any]] = columns.sort_by("rank").slice(0, MOST_BEST).to_pylist()
+    return best
 
 
 def _dead(side: _Side) -> dict[str, str]:

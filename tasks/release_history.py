@@ -8,10 +8,20 @@ from storage.errors import NotFoundError
 from storage.layout import RELEASE_FILE
 from storage.manifests import created_at
 from storage.refs import ReleaseRef
-from storage.release_pointer import is_latest, latest, mark_latest, moves, roll_back
+from storage.release_pointer import (
+    came_before,
+    is_latest,
+    latest,
+    mark_latest,
+    moves,
+    roll_back,
+)
 from storage.releases import all_releases, open_release, require_release
 from tasks.release_drift import is_held
 from tasks.takedown import require_none_taken_down
+
+LEAST_DIGITS = 4
+"""Digits of an id that are enough, if no other id begins with them."""
 
 
 def list_releases(root: str, name: str | None = None) -> list[dict[str, Any]]:
@@ -51,6 +61,48 @@ def find_release(root: str, name: str, release_id: str | None = None) -> Release
     ref = ReleaseRef(root, name, release_id)
     require_release(ref)
     return ref
+
+
+def named_release(root: str, text: str) -> ReleaseRef:
+    """Return the release that a text means: a name (its latest), an id, or the id's beginning.
+
+    Raises:
+        NotFoundError: It means none, or more than one.
+    """
+    open_store(root)
+    every = all_releases(root)
+    if text in {ref.name for ref in every}:
+        return latest(root, text)
+    found = [ref for ref in every if ref.release_id == text]
+    if not found and len(text) >= LEAST_DIGITS:
+        found = [ref for ref in every if ref.release_id.startswith(text)]
+    if len(found) != 1:
+        which = ", ".join(f"{ref.name} {ref.release_id}" for ref in found) or "no release"
+        raise NotFoundError(
+            f"{text!r} means {which} in {root}. Give the name of a release (its latest), an id, or "
+            f"at least {LEAST_DIGITS} digits that one id alone begins with; `rise release ls` "
+            "lists them."
+        )
+    return found[0]
+
+
+def two_releases(root: str, first: str, second: str | None) -> tuple[ReleaseRef, ReleaseRef]:
+    """Return the two releases to compare, the earlier one first.
+
+    Args:
+        root: The store.
+        first: What `named_release` takes.
+        second: The same; None: if ``first`` is the latest, it is compared with the one that was the
+            latest before, else the latest of its name with it.
+
+    Raises:
+        NotFoundError: One of them is not there, or nothing came before.
+    """
+    one = named_release(root, first)
+    if second is not None:
+        return one, named_release(root, second)
+    now = latest(root, one.name)
+    return (came_before(root, one.name), one) if one == now else (now, one)
 
 
 def go_back(root: str, name: str, *, to: str | None = None) -> tuple[ReleaseRef, ReleaseRef]:

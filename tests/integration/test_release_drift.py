@@ -51,6 +51,7 @@ def test_rows_are_counted_by_plain_sets_and_scores_by_kept_rows(world):
     assert (kept.measures["score_shift"], kept.measures["score_order"]) == pytest.approx((0, 0))
     assert kept.measures["sources"] == pytest.approx(0)
     assert kept.came == {"there before": 5}
+    assert [one["rank"] for one in kept.best["came"]] == [21, 22, 23, 24, 25]
     fields = {one["field"]: (one["before"], one["after"]) for one in kept.settings}
     assert fields == {"releasing.select.top_k": (20, 25)}
     assert second.drift.against == first.ref.release_id
