@@ -16,6 +16,9 @@ from flows.watch_words import COLUMNS, next_lines, status_rows, things_to_look_a
 StoreOption = Annotated[str, typer.Option("--store", help="Folder of the store.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 
+MOST_NAMES = 3
+"""Names that a line of `rise verify` shows."""
+
 
 def add_watch_commands(app: typer.Typer) -> None:
     """Register the commands of this file."""
@@ -116,12 +119,18 @@ def diff(
 
 
 def info(
-    name: Annotated[str, typer.Argument(help="Name or id of an artifact; see `rise ls`.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A name, an id or its beginning (`rise ls`), INDEX:BLOCK, a file of an inbox, "
+            "or a row id."
+        ),
+    ],
     store: StoreOption = "rise-store",
 ) -> None:
-    """Show everything recorded about one artifact, as JSON."""
+    """Show everything recorded about one thing, what it was made from, and what from it; JSON."""
     with plain_errors():
-        from tasks.catalog import describe
+        from tasks.about import describe
 
         show_json(describe(store, name))
 
@@ -146,14 +155,44 @@ def lineage(
 
 def verify(
     store: StoreOption = "rise-store",
+    *,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only whether files are there and have their size.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Read every index back and check its checksums; exit status 1 when something is wrong."""
+    """Hold everything in the store against its checksums; exit status 1 when something is wrong."""
     with plain_errors():
-        from tasks.catalog import verify_store
+        from tasks.integrity import check_store
 
-        problems = verify_store(store)
-        for problem in problems:
-            say(problem)
+        checked = check_store(store, deep=not quick)
+        problems = [problem for one in checked for problem in one.problems]
+        if as_json:
+            show_json(checked)
+        else:
+            _show_checked(store, checked, quick=quick)
         if problems:
             raise typer.Exit(1)
-        say(f"{store}: everything that is recorded is there, and its checksums hold.")
+
+
+def _show_checked(store: str, checked: list[Any], *, quick: bool) -> None:
+    kinds = list(dict.fromkeys(one.kind for one in checked))
+    by_kind = {kind: [one for one in checked if one.kind == kind] for kind in kinds}
+    lines = [
+        (kind, len(found), sum(bool(one.problems) for one in found), ", ".join(_few(found)))
+        for kind, found in by_kind.items()
+    ]
+    show_table(f"Store {store}", ("kind", "checked", "damaged", "which"), lines)
+    for one in checked:
+        for text in one.problems:
+            show_wrapped(text)
+        for text in one.notes:
+            show_wrapped(f"note: {text}")
+    if not any(one.problems for one in checked):
+        how = "and has its size (--quick)" if quick else "and its checksums hold"
+        say(f"{store}: everything that is recorded is there, {how}.")
+
+
+def _few(found: list[Any]) -> list[str]:
+    names = [one.name for one in found if one.problems] or [one.name for one in found]
+    return names if len(names) <= MOST_NAMES else [*names[:MOST_NAMES], "..."]

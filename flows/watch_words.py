@@ -213,11 +213,10 @@ def _release_reasons(outlook: Facts) -> list[str]:
     changed = outlook["changed"]
     if changed is None:
         return ["index, score and release for the first time"]
-    why = "whatever comes in" if outlook["read"] else "releases of the last run are missing"
-    return [
-        f"index what is missing, score, select, release: {', '.join(changed) or why}"
-        f"{' changed' if changed else ''}"
-    ]
+    why = f"other {', '.join(changed)}" if changed else ""
+    if not why:
+        why = "what comes in" if outlook["read"] else "a release of the last run is gone"
+    return [f"index, score and release again: {why}"]
 
 
 def _some(lines: list[str], noun: str) -> list[str]:
