@@ -3,6 +3,7 @@
 They only read; no flow, no server, no model.
 """
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from flows.artifacts import readable_bytes
 from flows.cli_settings import pipeline_settings
 from flows.terminal import plain_errors, say, show_facts, show_json, show_table, show_wrapped
-from flows.watch_words import COLUMNS, next_lines, status_rows, things_to_look_at
+from flows.watch_words import COLUMNS, detail_words, next_lines, status_rows, things_to_look_at
 
 StoreOption = Annotated[str, typer.Option("--store", help="Folder of the store.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
@@ -149,8 +150,18 @@ def lineage(
         if as_json:
             show_json(steps)
             return
-        for step in steps:
-            show_facts(f"{step['kind']}  {step['id']}", step["detail"])
+        _show_steps(row, steps)
+
+
+def _show_steps(row: str, steps: list[dict[str, Any]]) -> None:
+    """Write a table for each version of the row: it begins with its source."""
+    starts = [place for place, step in enumerate(steps) if step["kind"] == "source"]
+    for number, (start, stop) in enumerate(pairwise([*starts, len(steps)])):
+        version = f", version {len(starts) - number} of {len(starts)}" if len(starts) > 1 else ""
+        lines = [(step["kind"], step["id"], detail_words(step)) for step in steps[start:stop]]
+        show_table(f"{row}{version}", ("station", "id", "where"), lines)
+    for step in steps[: starts[0]] if starts else steps:
+        show_facts(f"{step['kind']}  {step['id']}", step["detail"])
 
 
 def verify(

@@ -78,6 +78,18 @@ def next_lines(outlook: Facts) -> list[str]:
     ]
 
 
+def detail_words(step: Facts) -> str:
+    """Return where a station has a row, as words: a name and value after the other."""
+    detail = step["detail"]
+    if step["kind"] == "source":
+        return ""
+    return ", ".join(
+        f"{name.removeprefix('n_').replace('_', ' ')} {readable(value)}"
+        for name, value in detail.items()
+        if value is not None and name not in ("content_hash", "lineage_id")
+    )
+
+
 def age(created: str | None, *, now: datetime | None = None) -> str:
     """Return how long ago an ISO 8601 time was, such as ``3 h``; empty without one."""
     if not created:

@@ -6,6 +6,7 @@ is JSON values, a dictionary a thing; ``state`` is one line for people, ``stale`
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from storage.layout import (
 from storage.manifests import created_at
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, ReleaseRef, ScoresRef
-from storage.release_pointer import announced, latest
+from storage.release_pointer import announced, latest, moves
 from storage.releases import open_release
 from storage.scores import Scores
 from storage.signatures import SignatureIndex
@@ -346,8 +347,12 @@ def _release(
     held = [one.release_id for one in every if is_held(one)]
     parent = scores.get(opened.manifest["scores_id"])
     stale = ["its scores are gone"] if parent is None else list(parent["stale"])
+    stale += ["its scores cannot be read"] if parent is not None and "problem" in parent else []
     if taken := holding.get(ref):
         stale.insert(0, f"{taken:,} of its rows were taken down")
+    last = next((move for move in reversed(moves(root, name)) if move.to == ref.release_id), None)
+    more = [f"{len(held)} held"] if held else []
+    more += [f"rolled back from {last.left}"] if last and last.why == "rolled back" else []
     return {
         "name": name,
         "latest": ref.release_id,
@@ -358,9 +363,10 @@ def _release(
         "refused": [path.name for path in published_folders(folder / "refused")],
         "scores_id": opened.manifest["scores_id"],
         "announced": announced(root, name) == ref.release_id,
+        "moved": None if last is None else asdict(last),
         "made": created_at(opened.folder / RELEASE_FILE),
         "bytes": folder_size(folder).n_bytes,
-        "state": "; ".join(stale) or "current",
+        "state": "; ".join([*(stale or ["current"]), *more]),
         "stale": stale,
     }
 

@@ -12,8 +12,9 @@ from storage.refs import CorpusRef, IndexRef
 from tasks.integrity import check_store
 
 
-@pytest.fixture(name="root")
-def whole_store(tmp_path: Path) -> str:
+@pytest.fixture(name="whole", scope="module")
+def whole_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    tmp_path = tmp_path_factory.mktemp("whole")
     root = str(tmp_path / "store")
     config = inbox_config(Path(root), tmp_path / "inbox")
     put_file(tmp_path / "inbox" / "a.jsonl", {"x": "one", "y": "two"}, tick=1)
@@ -29,6 +30,11 @@ def whole_store(tmp_path: Path) -> str:
     add_scores(root, index)
     add_release(root)
     return root
+
+
+@pytest.fixture(name="root")
+def copied_store(whole: str, tmp_path: Path) -> str:
+    return str(shutil.copytree(whole, tmp_path / "store", symlinks=True))
 
 
 def problems(root: str, *, deep: bool = True) -> list[tuple[str, str]]:
