@@ -14,6 +14,8 @@ from flows.artifacts import readable
 
 PLAIN_WIDTH = 120
 """Columns of what is written into a file or a pipe."""
+ROOMY_WIDTH = 100
+"""Columns from which a table has margins."""
 WHOLE_CHARS = 20
 """In columns of single words, such as ids and times, those up to this length are not broken."""
 
@@ -71,7 +73,9 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
     from rich.text import Text
 
     say(title)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    width = terminal_width()
+    tight: dict[str, Any] = {"show_edge": False, "padding": (0, 1, 0, 0)}
+    table = Table(box=box.SIMPLE_HEAD, **(tight if width < ROOMY_WIDTH else {}))
     for number, name in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[number], int | float) for row in rows)
         cells = [readable(row[number]) for row in rows]
@@ -85,7 +89,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
         )
     for row in rows:
         table.add_row(*[Text(readable(value)) for value in row])
-    Console(width=terminal_width()).print(table)
+    Console(width=width).print(table)
 
 
 def show_json(value: object) -> None:

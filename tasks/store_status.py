@@ -13,7 +13,7 @@ from typing import Any
 from storage.catalog import open_store, published_folders, version_folders
 from storage.corpus import REJECTED_FILE, Corpus
 from storage.cursor import Cursor
-from storage.errors import CorruptionError, IncompleteError, NotFoundError, StorageError
+from storage.errors import CorruptionError, IncompleteError, StorageError
 from storage.index_names import exact_ref, index_names
 from storage.index_quality import IndexQuality
 from storage.layout import (
@@ -34,7 +34,7 @@ from storage.signatures import SignatureIndex
 from storage.sizes import folder_size
 from storage.tombstones import Tombstones
 from tasks.release_drift import is_held, noted_drift
-from tasks.takedown import corpus_names, living_rows, releases_holding
+from tasks.takedown import corpus_names, count_taken_down, dead_digest
 
 Facts = dict[str, Any]
 
@@ -260,8 +260,9 @@ def _scores(root: str, indexes: list[Facts], query_sets: list[Facts]) -> list[Fa
     """Return all scores, the newest of each index and query set first (``newest``)."""
     by_name = {one["name"]: one for one in indexes}
     versions = {one["name"]: one.get("latest") for one in query_sets}
+    tombstones = {name: dead for name in corpus_names(root) if (dead := _tombstones(root, name))}
     found = [
-        _guarded(_score, root, path.name, by_name, versions)
+        _guarded(_score, root, path.name, by_name, versions, tombstones)
         for path in published_folders(Path(root) / "scores")
     ]
     found.sort(key=lambda one: (one.get("made_ns", 0), one["name"]), reverse=True)
@@ -274,14 +275,26 @@ def _scores(root: str, indexes: list[Facts], query_sets: list[Facts]) -> list[Fa
     return found
 
 
+def _tombstones(root: str, name: str) -> Tombstones | None:
+    """Return the tombstones of a corpus; None where they cannot be read: its line says so."""
+    try:
+        return Tombstones(CorpusRef(root, name))
+    except StorageError:
+        return None
+
+
 def _score(
-    root: str, scores_id: str, indexes: Mapping[str, Facts], versions: Mapping[str, str | None]
+    root: str,
+    scores_id: str,
+    indexes: Mapping[str, Facts],
+    versions: Mapping[str, str | None],
+    tombstones: Mapping[str, Tombstones],
 ) -> Facts:
     scores = Scores.open(ScoresRef(root, scores_id))
     manifest = scores.manifest
     stale = [
         *_index_reasons(manifest, indexes.get(manifest["index"])),
-        *_died(root, manifest),
+        *_died(manifest, tombstones),
     ]
     newest = versions.get(manifest["query_set"])
     if newest != manifest["query_set_version"]:
@@ -311,35 +324,23 @@ def _index_reasons(manifest: Mapping[str, Any], index: Facts | None) -> list[str
     return [f"{more:,} rows came since"] if more else []
 
 
-def _died(root: str, manifest: Mapping[str, Any]) -> list[str]:
-    corpus = manifest.get("corpus")
-    if corpus is None:
+def _died(manifest: Mapping[str, Any], tombstones: Mapping[str, Tombstones]) -> list[str]:
+    if manifest.get("corpus") not in tombstones:
         return []
-    try:
-        now = living_rows(CorpusRef(root, corpus), manifest["batches"]).digest
-    except NotFoundError:
-        return ["a batch of theirs is gone"]
+    now = dead_digest(tombstones[manifest["corpus"]], manifest["batches"])
     then = manifest.get("identity", {}).get("tombstones")
     return ["rows died since"] if now != then else []
 
 
 def _releases(root: str, scores: list[Facts]) -> list[Facts]:
-    holding = {
-        held.ref: held.n_rows
-        for name in corpus_names(root)
-        for held in releases_holding(CorpusRef(root, name))
-    }
-    named = published_folders(Path(root) / "releases")
     by_id = {one["name"]: one for one in scores}
-    return [_guarded(_release, root, folder.name, by_id, holding) for folder in named]
+    return [
+        _guarded(_release, root, folder.name, by_id)
+        for folder in published_folders(Path(root) / "releases")
+    ]
 
 
-def _release(
-    root: str,
-    name: str,
-    scores: Mapping[str, Facts],
-    holding: Mapping[ReleaseRef, int | None],
-) -> Facts:
+def _release(root: str, name: str, scores: Mapping[str, Facts]) -> Facts:
     ref = latest(root, name)
     opened = open_release(ref)
     folder = Path(root) / "releases" / name
@@ -348,7 +349,7 @@ def _release(
     parent = scores.get(opened.manifest["scores_id"])
     stale = ["its scores are gone"] if parent is None else list(parent["stale"])
     stale += ["its scores cannot be read"] if parent is not None and "problem" in parent else []
-    if taken := holding.get(ref):
+    if taken := count_taken_down(ref):
         stale.insert(0, f"{taken:,} of its rows were taken down")
     last = next((move for move in reversed(moves(root, name)) if move.to == ref.release_id), None)
     more = [f"{len(held)} held"] if held else []
