@@ -158,8 +158,8 @@ def _show_steps(row: str, steps: list[dict[str, Any]]) -> None:
     starts = [place for place, step in enumerate(steps) if step["kind"] == "source"]
     for number, (start, stop) in enumerate(pairwise([*starts, len(steps)])):
         version = f", version {len(starts) - number} of {len(starts)}" if len(starts) > 1 else ""
-        lines = [(step["kind"], step["id"], detail_words(step)) for step in steps[start:stop]]
-        show_table(f"{row}{version}", ("station", "id", "where"), lines)
+        found = [(one["kind"], one["id"], detail_words(one)) for one in steps[start + 1 : stop]]
+        show_table(f"{row}{version}: {steps[start]['id']}", ("station", "id", "where"), found)
     for step in steps[: starts[0]] if starts else steps:
         show_facts(f"{step['kind']}  {step['id']}", step["detail"])
 

@@ -81,8 +81,6 @@ def next_lines(outlook: Facts) -> list[str]:
 def detail_words(step: Facts) -> str:
     """Return where a station has a row, as words: a name and value after the other."""
     detail = step["detail"]
-    if step["kind"] == "source":
-        return ""
     return ", ".join(
         f"{name.removeprefix('n_').replace('_', ' ')} {readable(value)}"
         for name, value in detail.items()

@@ -134,7 +134,7 @@ def release(
         _publish(plan, opened, progress)
     published = open_release(ref)
     published.require_sound(deep=False)
-    moved = drift_from_latest(ref, drift)
+    moved = drift_from_latest(ref, drift, fresh=not already)
     if moved is None or not moved.held:
         mark_latest(ref, why="asked again" if already else "published")
     return ReleaseReport(

@@ -98,8 +98,13 @@ def judge(measures: Mapping[str, float | None], limits: DriftConfig) -> tuple[Ve
     return tuple(found)
 
 
-def drift_from_latest(ref: ReleaseRef, limits: DriftConfig) -> DriftReport | None:
+def drift_from_latest(ref: ReleaseRef, limits: DriftConfig, *, fresh: bool) -> DriftReport | None:
     """Compare a published release with what ``latest`` of its name names, and note the verdict.
+
+    Args:
+        ref: The release.
+        limits: What it is held against.
+        fresh: It was published now. What was published before stays as it is, unless it is held.
 
     Returns:
         None when there is nothing to compare with: it is the first of its name, or the latest.
@@ -121,7 +126,8 @@ def drift_from_latest(ref: ReleaseRef, limits: DriftConfig) -> DriftReport | Non
         problem = f"drift: {against.release_id}, the latest until now, cannot be compared: {error}"
         return DriftReport(ref, against.release_id, None, (), problem)
     report = DriftReport(ref, against.release_id, diff, judge(diff.measures, limits))
-    _note(report)
+    if fresh or report.held:
+        _note(report)
     return report
 
 
