@@ -123,11 +123,7 @@ def release(
     already = release_exists(ref)
     if not already:
         plan = _Plan(ref, config, target, load_suite(GATE, quality))
-        with ReleaseWriter(ref, jsonl="jsonl" in config.formats) as writer:
-            # whoever wrote while this one waited may have made this very release
-            already = release_exists(ref)
-            if not already:
-                _publish(plan, opened, writer, progress)
+        _publish(plan, opened, progress)
     published = open_release(ref)
     published.require_sound(deep=False)
     if already:
@@ -162,7 +158,7 @@ class _Plan:
         return "falling" if self.config.prefer == "highest" else "rising"
 
 
-def _publish(plan: _Plan, scores: Scores, writer: ReleaseWriter, progress: Progress) -> None:
+def _publish(plan: _Plan, scores: Scores, progress: Progress) -> None:
     config = plan.config
     corpus, index, query_set = open_parents(scores)
     rows = ScoredRows(corpus, scores.manifest["batches"])
@@ -172,36 +168,37 @@ def _publish(plan: _Plan, scores: Scores, writer: ReleaseWriter, progress: Progr
     found = [leaks, privacy_check(config.privacy)]
     checks: list[RecordingCheck] = [check for check in found if check is not None]
     selection = select_rows(candidates, config, StoredRows(scores), checks)
-    written = write_rows(
-        writer,
-        selection.selected,
-        rows,
-        rows_per_shard=config.rows_per_shard,
-        target=plan.target,
-        progress=progress,
-    )
-    gate = _check(plan, writer, written, rows)
-    dropped = write_dropped(writer, selection.dropped, rows)
-    guards = write_hits(writer, checks, written.attributes, dropped)
-    statistics = write_reports(writer, selection, candidates, rows, written)
-    manifest = release_manifest(
-        shape=written.shape,
-        target=_target_tokens(plan.target, written.attributes),
-        dropped=dropped,
-        guards=guards,
-        lineage=release_lineage(plan.ref, scores, config, written.attributes),
-    )
-    versions = {**environment(), "quality": suite_facts(plan.suite, gate)}
-    write_json(writer.staging / ENVIRONMENT_FILE, versions)
-    card = dataset_card(
-        name=plan.ref.name,
-        license_name=config.license,
-        manifest=manifest,
-        statistics=statistics,
-    )
-    with no_new_records(corpus.ref):
-        _require_same_inputs(plan, scores)
-        writer.commit(manifest, card)
+    with ReleaseWriter(plan.ref, jsonl="jsonl" in config.formats) as writer:
+        written = write_rows(
+            writer,
+            selection.selected,
+            rows,
+            rows_per_shard=config.rows_per_shard,
+            target=plan.target,
+            progress=progress,
+        )
+        gate = _check(plan, writer, written, rows)
+        dropped = write_dropped(writer, selection.dropped, rows)
+        guards = write_hits(writer, checks, written.attributes, dropped)
+        statistics = write_reports(writer, selection, candidates, rows, written)
+        manifest = release_manifest(
+            shape=written.shape,
+            target=_target_tokens(plan.target, written.attributes),
+            dropped=dropped,
+            guards=guards,
+            lineage=release_lineage(plan.ref, scores, config, written.attributes),
+        )
+        versions = {**environment(), "quality": suite_facts(plan.suite, gate)}
+        write_json(writer.staging / ENVIRONMENT_FILE, versions)
+        card = dataset_card(
+            name=plan.ref.name,
+            license_name=config.license,
+            manifest=manifest,
+            statistics=statistics,
+        )
+        with no_new_records(corpus.ref):
+            _require_same_inputs(plan, scores)
+            writer.commit(manifest, card)
 
 
 def _require_same_inputs(plan: _Plan, scores: Scores) -> None:
