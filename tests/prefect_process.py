@@ -20,7 +20,7 @@ import pytest
 PATIENCE_SECONDS = 90
 FIRST_PORT, N_PORTS, MOST_WORKERS = 10_000, 2500, 8
 """Each test process has every eighth port from 10,000 to 30,000: the system gives higher ones to
-connections, and the servers of `prefect_harness` take lower ones."""
+connections, and to the server of `prefect_harness`."""
 
 Environment = dict[str, str]
 

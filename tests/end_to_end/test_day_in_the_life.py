@@ -189,6 +189,8 @@ def test_nothing_is_lost_and_the_end_is_that_of_one_clean_run(day: Day, tmp_path
     assert day.end_of(day.night()) == "CompletedWithWarnings"
     assert len(day.blocks()) == 9
     assert done.items() <= day.blocks().items(), "a finished block was made again"
+    (refused,) = (Path(day.config.store) / "corpora" / "main" / "refused").iterdir()
+    assert (refused / "rejected.parquet").is_file()
     second = day.released()
     assert second != first
 
