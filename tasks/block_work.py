@@ -89,6 +89,7 @@ def sketch_block(plan: IndexPlan, block: int, *, progress: Progress = NO_PROGRES
         ValueError: A row cannot be sketched; the message names block and row. Nothing is stored.
         MemoryError: One window alone does not fit into memory.
         MismatchError: The model is not the one that the index was planned with.
+        LeaseLostError: Another build has taken over; nothing is stored.
     """
     started = time.monotonic()
     index = SignatureIndex.open(plan.ref)
@@ -110,6 +111,7 @@ def sketch_block(plan: IndexPlan, block: int, *, progress: Progress = NO_PROGRES
     n_tokens = sum(len(row.ids) for row in token_rows)
     rotation = stored_rotation(index)
     signature = plan.config.signature
+    plan.fence.check()
     codes = encode(signatures if rotation is None else rotation.apply(signatures), signature.code)
     index.write_block(
         block,

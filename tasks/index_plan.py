@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from storage.lease import Fence
 from storage.refs import CorpusRef, IndexRef
 from tasks.calibration import Drift
 from tasks.config import IndexConfig, RuntimeConfig
@@ -24,6 +25,7 @@ class IndexPlan:
         n_blocks: All blocks.
         predicted_bytes: Memory that the work will take; 0 when there is none to do.
         drift: How appended rows fit the index; None where that was not to be measured.
+        fence: Says whether the index is still this build's to write.
         device: Where it was measured, or would be; "" where nobody had to ask.
     """
 
@@ -37,6 +39,7 @@ class IndexPlan:
     n_blocks: int
     predicted_bytes: int
     drift: Drift | None
+    fence: Fence
     device: str = ""
 
     @property

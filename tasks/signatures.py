@@ -15,8 +15,10 @@ from typing import Any
 from storage.catalog import open_store
 from storage.corpus import Corpus
 from storage.files import digest
+from storage.guards import index_guard
+from storage.lease import Lease
 from storage.refs import CorpusRef, IndexRef
-from storage.signatures import SignatureIndex, index_lock
+from storage.signatures import SignatureIndex
 from tasks.backbone import resolve_device
 from tasks.block_work import sketch_blocks
 from tasks.calibration import Drift, calibrated_tables, calibration_warning, measure_drift
@@ -107,15 +109,15 @@ class IndexReport:
     data_docs: str = ""
 
 
-def writing_index(ref: IndexRef) -> AbstractContextManager[None]:
-    """Return the lock that a build holds from plan to commit.
+def writing_index(ref: IndexRef) -> AbstractContextManager[Lease]:
+    """Return the lease that a build holds from plan to commit.
 
     Raises:
         NotFoundError: There is no store at that place.
         BusyError: Another process is building the index (on entering).
     """
-    open_store(ref.root)  # before the lock, whose file would make a folder at a misspelt place
-    return index_lock(ref)
+    open_store(ref.root)  # before the lease, whose file would make a folder at a misspelt place
+    return index_guard(ref).hold()
 
 
 def calibrate_index(
@@ -190,6 +192,8 @@ def plan_index(
         predicted_bytes, drift, device = workers.call(
             _examine, order.to_send() if workers.elsewhere else order
         )
+    fence = index_guard(ref).held().fence
+    fence.check()
     index.remember_model(from_anywhere(config.model).model_dump(mode="json"))
     index.reserve(n_rows)
     return IndexPlan(
@@ -204,6 +208,7 @@ def plan_index(
         predicted_bytes=predicted_bytes,
         drift=drift,
         device=device,
+        fence=fence,
     )
 
 
@@ -228,9 +233,12 @@ def commit_index(
         IncompleteError: A block is missing.
         CorruptionError: A block cannot be read back.
         SuiteError: The suite cannot be used.
+        LeaseLostError: Another build has taken over; the earlier state stays.
     """
     index = SignatureIndex.open(plan.ref)
+    plan.fence.check()
     gate = check_index(index, plan.n_rows, quality)
+    plan.fence.check()
     index.commit(plan.batches, plan.n_rows)
     records = [index.block_record(block) or {} for block in range(plan.n_blocks)]
     seconds = _busiest_seconds(reports)
@@ -271,7 +279,7 @@ def build_index(
     quality: QualityConfig = SHIPPED,
     progress: Progress = NO_PROGRESS,
 ) -> IndexReport:
-    """Bring an index up to its corpus under the lock: tables, plan, blocks, gate, commit.
+    """Bring an index up to its corpus under its lease: tables, plan, blocks, gate, commit.
 
     Raises:
         IndexRefused: The gate refuses the rows.
