@@ -54,10 +54,14 @@ def local_client(n_workers: int) -> Iterator["Client"]:
         n_workers: How many.
     """
     _quiet()
+    import dask
     from distributed import Client, LocalCluster
 
     with (
         _own_environment(),
+        # a worker gets its next task when it is free, not before: tasks are long, and a worker
+        # that dies takes no other task with it
+        dask.config.set({"distributed.scheduler.worker-saturation": 1.0}),
         LocalCluster(
             n_workers=n_workers,
             threads_per_worker=1,

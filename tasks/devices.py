@@ -38,10 +38,10 @@ def claim_device(device: str) -> None:
     Args:
         device: As in the settings; ``auto`` and ``cuda`` mean any GPU, others that very device.
     """
-    import torch
-
     if _claim.device is not None or device not in ("auto", "cuda"):
         return
+    import torch
+
     n_devices = torch.cuda.device_count()
     if n_devices == 0:
         return

@@ -108,13 +108,13 @@ class ToldProgress:
             self.tell()
 
     def begin(self) -> None:
-        """Tell that the work begins, and where."""
-        self._send({"item": self._item, "worker": worker_name(), "begins": True})
+        """Tell that the work begins."""
+        self._send({"item": self._item, "begins": True})
 
     def tell(self) -> None:
         """Tell how much is done."""
         self._told = time.monotonic()
-        self._send({"item": self._item, "worker": worker_name(), "done": self._done})
+        self._send({"item": self._item, "done": self._done})
 
     def _send(self, message: dict[str, Any]) -> None:
         from distributed import get_worker
@@ -124,10 +124,10 @@ class ToldProgress:
 
 @functools.lru_cache(maxsize=4)
 def _ready(device: str, threads: int | None) -> None:
-    import torch
-
     claim_device(device)
     if threads is not None:
+        import torch
+
         torch.set_num_threads(threads)
 
 

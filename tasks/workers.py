@@ -9,7 +9,7 @@ import os
 import queue
 import time
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 600.0
 """How long a cluster may be without any worker: queues of batch systems take their time."""
 
+MOST_SENT = 1000
+"""Pieces of work that the scheduler has at a time; each comes with what is shared by all."""
+
 LOOK_SECONDS = 1.0
 """Time between two looks at whether the cluster is still there."""
 
@@ -37,7 +40,7 @@ class Work:
 
     Attributes:
         task: ``task(shared, item, progress=...)``, a function of a module: it is sent by name.
-        shared: The same for all; sent once a worker.
+        shared: The same for all; small.
         items: Small and each another.
         what: What an item is, for messages: ``index 'main', block``.
     """
@@ -197,31 +200,31 @@ class _Run:
         """Return what the task gave for each item, and for those of earlier runs."""
         topic = self._terms.topic
         self._client.subscribe_topic(topic, lambda event: self._news.put(("told", event[1])))
-        # a task that gives it back: it travels once a worker, and is not lost with one
-        given = self._client.submit(_same, todo.shared, pure=False, key=f"{topic}-given")
-        waiting: dict[Any, Future[Any]] = {}
-
-        def send(item: Any) -> None:
-            key = f"{topic}-{item}-{self._begun[item]}-{uuid.uuid4().hex[:4]}"
-            future = self._client.submit(
-                work, todo.task, given, item, self._terms, pure=False, key=key
-            )
-            waiting[item] = future
-            future.add_done_callback(lambda _: self._news.put(("ended", item)))
-
+        unsent = deque(todo.items)
+        sent: dict[Any, Future[Any]] = {}
         try:
-            for item in todo.items:
-                send(item)
-            while waiting:
+            while unsent or sent:
+                while unsent and len(sent) < MOST_SENT:
+                    item = unsent.popleft()
+                    sent[item] = self._send(todo, item)
                 kind, item = self._next()
                 if kind == "told":
                     self._hear(item)
-                elif self._end(item, waiting.pop(item), todo.what):
-                    send(item)
+                elif self._end(item, sent.pop(item), todo.what):
+                    unsent.appendleft(item)
         finally:
-            self._client.cancel([given, *waiting.values()])
+            self._client.cancel(list(sent.values()))
             self._client.unsubscribe_topic(topic)
         return self._done
+
+    def _send(self, todo: Work, item: Any) -> "Future[Any]":
+        # nothing that it depends on: Dask would put all of them where that is
+        key = f"{self._terms.topic}-{item}-{uuid.uuid4().hex[:8]}"
+        future = self._client.submit(
+            work, todo.task, todo.shared, item, self._terms, pure=False, key=key
+        )
+        future.add_done_callback(lambda _: self._news.put(("ended", item)))
+        return future
 
     def _next(self) -> tuple[str, Any]:
         """Return the next news; while there is none, see that the cluster is there."""
@@ -298,10 +301,6 @@ class _Run:
             "the Dask scheduler of the index's workers went away. Finished work is kept: start "
             "the scheduler and run again to go on."
         )
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 def _called(call: tuple[Callable[..., Any], tuple[Any, ...]], _: Any, *, progress: Progress) -> Any:
