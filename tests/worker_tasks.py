@@ -25,12 +25,13 @@ def die_of(item: int, folder: str, progress: Progress) -> None:
 
 
 def dying_block(plan: Any, block: int, *, progress: Progress) -> Any:
-    """Sketch a block, and die of it; block 0 waits until block 1, in another process, has died."""
+    """Sketch a block, and die of it; block 0 waits until block 1 is begun in another process."""
     from tasks.block_work import sketch_block_elsewhere
 
     folder = Path(os.environ[FOLDER])
+    (folder / f"begun-{block}").touch()
     ends = time.monotonic() + 60
-    while block == 0 and (folder / "1.0").exists() and time.monotonic() < ends:
+    while block == 0 and not (folder / "begun-1").exists() and time.monotonic() < ends:
         time.sleep(0.05)
     die_of(block, str(folder), progress)
     return sketch_block_elsewhere(plan, block, progress=progress)
