@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from storage.files import open_own
 
@@ -21,7 +22,7 @@ class _Claim:
     """What this process holds; the open file is the lock."""
 
     device: str | None = None
-    file: object = field(default=None, repr=False)
+    file: BinaryIO | None = field(default=None, repr=False)
 
 
 _claim = _Claim()
@@ -51,7 +52,7 @@ def claim_device(device: str) -> None:
     torch.cuda.set_device(number)
 
 
-def claim_one(ids: Sequence[str], folder: Path) -> tuple[int, object]:
+def claim_one(ids: Sequence[str], folder: Path) -> tuple[int, BinaryIO]:
     """Claim the thing that the fewest processes have claimed, the first of several.
 
     Args:
@@ -59,7 +60,7 @@ def claim_one(ids: Sequence[str], folder: Path) -> tuple[int, object]:
         folder: Where the locks lie.
 
     Returns:
-        Its number, and what holds the claim for as long as it is kept.
+        Its number, and the open file that holds the claim until it is closed.
     """
     for share in itertools.count():
         for number, one in enumerate(ids):
