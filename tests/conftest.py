@@ -35,7 +35,13 @@ hypothesis.settings.load_profile("any-machine")
 
 HOME = os.environ["PREFECT_HOME"]
 
-SERVED = ("test_demo", "test_flows", "test_compact_pipeline", "test_refresh_flow")
+SERVED = (
+    "test_demo",
+    "test_flows",
+    "test_compact_pipeline",
+    "test_refresh_flow",
+    "test_index_workers",
+)
 """Files whose tests ask for `prefect_harness`: one process runs them all, on one server."""
 
 USER_CACHE = Path(os.environ.get("RISE_HOME") or Path.home() / ".cache" / "rise")
