@@ -36,11 +36,13 @@ hypothesis.settings.load_profile("any-machine")
 HOME = os.environ["PREFECT_HOME"]
 
 SERVED = (
+    "test_cancel",
     "test_demo",
     "test_flows",
     "test_compact_pipeline",
     "test_refresh_flow",
     "test_index_workers",
+    "test_run_rules",
 )
 """Files whose tests ask for `prefect_harness`: one process runs them all, on one server."""
 
