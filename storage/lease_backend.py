@@ -4,6 +4,7 @@ A folder of a file system does them with renames under a short lock. An object s
 conditional requests, where the tag is the object's version.
 """
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Protocol
 
 from storage.files import PARTIAL_SUFFIX, folder_guard, raise_explained
+
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+"""What file systems without second names of a file answer: FUSE ones, some network drives."""
 
 
 class Backend(Protocol):
@@ -48,7 +52,7 @@ class FileBackend:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with folder_guard(self._path.parent), self._written_beside(data) as partial:
-                os.link(partial, self._path)
+                self._put(partial)
         except FileExistsError:
             return False
         except OSError as error:
@@ -93,6 +97,17 @@ class FileBackend:
         except OSError as error:
             raise_explained(error, self._path)
         return True
+
+    def _put(self, partial: Path) -> None:
+        try:
+            os.link(partial, self._path)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            # the lock on the folder is then all that keeps two apart
+            if os.path.lexists(self._path):
+                raise FileExistsError(errno.EEXIST, "there is a lease", str(self._path)) from error
+            partial.rename(self._path)
 
     @contextmanager
     def _written_beside(self, data: bytes) -> Iterator[Path]:
