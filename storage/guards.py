@@ -71,5 +71,17 @@ def release_guard(root: str, name: str) -> Guard:
     return Guard(releases_folder(root, name) / LEASE_FILE, f"release {name!r}")
 
 
+def lease_paths(root: str) -> list[Path]:
+    """Return the leases that there are in a store, in the order of `Guard`."""
+    patterns = (
+        f"corpora/*/inbox/{LEASE_FILE}",
+        f"corpora/*/{LEASE_FILE}",
+        f"indexes/.*{LEASE_FILE}",
+        f"scores/.*{LEASE_FILE}",
+        f"releases/*/{LEASE_FILE}",
+    )
+    return [path for pattern in patterns for path in sorted(Path(root).glob(pattern))]
+
+
 def _beside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}{LEASE_FILE}")
