@@ -94,6 +94,10 @@ class RowTokenizer:
             rows += [self._row(*pair) for pair in zip(encodings, borders, strict=True)]
         return rows
 
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer into a model's folder, so that it loads from there."""
+        self._tokenizer.save_pretrained(folder)
+
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text, special tokens included."""
         return [len(row.ids) for row in self.encode(texts, [0] * len(texts))]
