@@ -12,9 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from rise_ops.bootstrap import Interval, bootstrap_mean
+
 Scores = Float[np.ndarray, "rows queries"]
 Subsets = Bool[np.ndarray, "subsets rows"]
 Losses = Float[np.ndarray, "subsets queries"]
+Repeated = Float[np.ndarray, "repeated queries"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +26,7 @@ class Lds:
 
     Attributes:
         value: Mean over the queries, -1 to 1.
-        interval: 95 % bootstrap interval of the mean, over queries.
+        interval: 95 % bootstrap interval of the mean, over queries; None with one query.
         deviation_over_subsets: Standard deviation of the mean when subsets are drawn anew from
             those that were trained.
         shuffled: Mean of the LDS of the same scores given to other rows.
@@ -33,7 +36,7 @@ class Lds:
     """
 
     value: float
-    interval: tuple[float, float]
+    interval: Interval | None
     deviation_over_subsets: float
     shuffled: float
     shuffled_deviation: float
@@ -97,7 +100,7 @@ def lds(
         resampled.append(rank_correlations(foretold[drawn], -losses[drawn]).mean())
     return Lds(
         value=float(per_query.mean()),
-        interval=mean_interval(per_query, rng=rng, n_resamples=n_resamples),
+        interval=bootstrap_mean(per_query, rng=rng, n_resamples=n_resamples),
         deviation_over_subsets=float(np.std(resampled)),
         shuffled=float(np.mean(shuffled)),
         shuffled_deviation=float(np.std(shuffled)),
@@ -106,7 +109,7 @@ def lds(
     )
 
 
-def noise_floor(losses: Losses, first: Losses, again: Losses) -> NoiseFloor:
+def noise_floor(losses: Losses, first: Repeated, again: Repeated) -> NoiseFloor:
     """Return how far trainings of equal subsets agree.
 
     Args:
@@ -153,15 +156,6 @@ def rank_correlations(
     lengths = [np.sqrt((side**2).sum(0)) for side in centered]
     products = (centered[0] * centered[1]).sum(0)
     return products / np.maximum(lengths[0] * lengths[1], 1e-12)
-
-
-def mean_interval(
-    values: Float[np.ndarray, " values"], *, rng: np.random.Generator, n_resamples: int = 1_000
-) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the mean."""
-    drawn = values[rng.integers(0, len(values), (n_resamples, len(values)))].mean(1)
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _foretold(subsets: Subsets, scores: Scores) -> Losses:

@@ -46,7 +46,8 @@ def test_influence_functions_foretell_ridge_regression() -> None:
     scores, losses = model.influences(), model.losses()
     found = lds(scores, model.subsets, losses, rng=np.random.default_rng(0))
     assert found.value > 0.9
-    assert found.interval[0] < found.value < found.interval[1]
+    assert found.interval is not None
+    assert found.interval.low < found.value < found.interval.high
     assert abs(found.shuffled) < 1 / np.sqrt(len(model.subsets))
     turned = lds(-scores, model.subsets, losses, rng=np.random.default_rng(0))
     assert turned.value == pytest.approx(-found.value)
@@ -99,8 +100,6 @@ def test_subsets_are_halves_and_do_not_depend_on_their_number() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     subsets = random_subsets(5, 4, share=0.5, seed=0)
     rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match=r"need scores \(5, 2\)"):
-        lds(np.zeros((4, 2)), subsets, np.zeros((4, 2)), rng=rng)
     with pytest.raises(ValueError, match="3 subsets or more, got 2"):
         lds(np.zeros((5, 2)), subsets[:2], np.zeros((2, 2)), rng=rng)
     with pytest.raises(ValueError, match="finite"):
