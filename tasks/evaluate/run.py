@@ -149,6 +149,11 @@ def run_method(
     )
 
 
+def method_names(config: EvaluateConfig) -> list[str]:
+    """Return what the tables call the methods, in the order of the settings."""
+    return [one.name for one in choose_methods(config.methods)]
+
+
 def chosen_method(config: EvaluateConfig, method: str) -> ChosenMethod:
     """Return the method of that name in the tables.
 
