@@ -8,10 +8,11 @@ from prefect import flow
 from flows.artifacts import leave_report, leave_table
 from flows.failure import explain_failure
 from flows.progress import FlowProgress
+from tasks.evaluate.effects import EffectsReport, scored_methods
 from tasks.evaluate.gather import Gathered
 from tasks.evaluate.run import Outcome, TaskReport, cells, check_evaluation, method_names
-from tasks.evaluate.settings import EvaluateConfig
-from tasks.prefect_tasks import gather_tables, prepare_task, run_method
+from tasks.evaluate.settings import EvaluateConfig, Paradigm
+from tasks.prefect_tasks import gather_tables, measure_effects, prepare_task, run_method
 
 SHOWN_METRICS = ("auprc", "precision", "full_ap", "mrr", "length_correlation")
 
@@ -38,7 +39,9 @@ def evaluate(config: EvaluateConfig, command: str = "") -> Gathered:
             with FlowProgress(f"{method} on {task}") as progress:
                 outcome: Outcome = run_method(config, task, paradigm, method, progress=progress)
             outcomes.append(outcome)
-            _log(outcome, len(outcomes), len(todo) * len(names))
+            _say(f"{len(outcomes)} of {len(todo) * len(names)}: {outcome.summary}")
+        if config.measures_training(task):
+            _measure_effects(config, task, paradigm, outcomes)
         gathered = gather_tables(config, outcomes, command=command)
         _leave_task(prepared, gathered, outcomes)
     if gathered is None:  # settings have at least one task, one paradigm and one method
@@ -47,10 +50,18 @@ def evaluate(config: EvaluateConfig, command: str = "") -> Gathered:
     return gathered
 
 
-def _log(outcome: Outcome, number: int, total: int) -> None:
+def _measure_effects(
+    config: EvaluateConfig, task: str, paradigm: Paradigm, outcomes: Sequence[Outcome]
+) -> None:
+    scored = scored_methods(outcomes, task, paradigm)
+    with FlowProgress(f"trainings on {task}") as progress:
+        report: EffectsReport = measure_effects(config, task, paradigm, scored, progress=progress)
+    _say(report.summary)
+
+
+def _say(line: str) -> None:
     from prefect.logging import get_run_logger
 
-    line = f"{number} of {total}: {outcome.summary}"
     get_run_logger().info(line)
     sys.stderr.write(f"{line}\n")  # a run of hours says where it is, wherever its log goes
     sys.stderr.flush()

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from tasks.backbone import resolve_device
+from tasks.evaluate.effects import MEASURES, kept_effects
 from tasks.evaluate.kept import KeptResult
 from tasks.evaluate.machine import machine, now
 from tasks.evaluate.measure import MEASURE_VERSION, examples, measured
@@ -19,6 +20,7 @@ from tasks.evaluate.tables import Tables, lines_table, write_tables
 from tasks.release_lineage import environment
 
 TABLES = "tables"
+FILLED = ("tasks", "metrics", "per_query", "costs", "curves", "spread", "examples", *MEASURES)
 
 Lines = dict[str, list[dict[str, Any]]]
 
@@ -52,14 +54,10 @@ def gather(
         outcomes: Of this run: why cells have no scores.
         command: How it was started, for the record.
     """
-    lines: Lines = {name: [] for name in ("tasks", "metrics", "per_query", "costs", "curves")}
-    lines |= {
-        "spread": [],
-        "examples": [],
-        "refusals": [_refusal(one) for one in outcomes if one.reason],
-    }
+    lines: Lines = {name: [] for name in FILLED}
+    lines["refusals"] = [_refusal(one) for one in outcomes if one.reason]
     chosen = choose_methods(config.methods)
-    lineage: dict[str, Any] = {"tasks": {}, "results": {}}
+    lineage: dict[str, Any] = {"tasks": {}, "results": {}, "trainings": {}}
     reached = {(one.task, one.paradigm) for one in outcomes}
     for name, paradigm in cells(config):
         if outcomes and (name, paradigm) not in reached:
@@ -67,11 +65,15 @@ def gather(
         ready = ready_task(config, name, paradigm)
         lines["tasks"].append(_task_line(config, ready))
         lineage["tasks"][ready.name] = ready.identity
-        for method in chosen:
-            kept = kept_result(config, ready, method)
+        found = [(method, kept_result(config, ready, method)) for method in chosen]
+        for method, kept in found:
             if kept is not None:
                 _add_cell(lines, config, ready, method, kept)
                 lineage["results"][f"{method.name} on {ready.name}"] = kept.result_id
+        effects = kept_effects(config, ready, [method for method, kept in found if kept])
+        for measure, taken in effects.items():
+            _add_effects(lines, ready, measure, taken)
+            lineage["trainings"][f"{measure} on {ready.name}"] = taken["facts"]
     lines["methods"] = [_method_line(one) for one in chosen]
     folder = Path(config.work) / TABLES
     tables = {name: lines_table(name, found) for name, found in lines.items()}
@@ -106,6 +108,14 @@ def _add_cell(
     )
     lines["examples"] += [{**cell, **line} for line in shown]
     lines["costs"].append({**cell, **_cost_line(kept)})
+
+
+def _add_effects(lines: Lines, ready: ReadyTask, measure: str, taken: Mapping[str, Any]) -> None:
+    cell = {"task": ready.texts.name, "paradigm": ready.paradigm}
+    lines[measure] += [{**cell, **line} for line in taken[measure]]
+    lines["refusals"] += [
+        {**cell, **line, "reason": f"{measure}: {line['reason']}"} for line in taken["refusals"]
+    ]
 
 
 def _task_line(config: EvaluateConfig, ready: ReadyTask) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from tasks.config import ModelConfig, RowsConfig, RuntimeConfig
+from tasks.evaluate.counterfactual_config import CounterfactualOrSize
 from tasks.evaluate.plant_config import PlantConfig
 from tasks.stage_config import Name, Names, StageConfig
 from tasks.training_config import TrainingConfig
@@ -165,6 +166,15 @@ class EvaluateConfig(StageConfig):
         {}, title="Limits of single tasks", description="Name of a task to its limits."
     )
     measures: MeasureConfig = Field(MeasureConfig(), title="Measures")
+    counterfactual: CounterfactualOrSize | None = Field(
+        None,
+        title="Counterfactual measures",
+        description="What training does: LDS, tail-patch, closed loop; in YAML also cpu or gpu. "
+        "Empty: none, as they train many times.",
+    )
+    counterfactual_tasks: Names = Field(
+        (), title="Tasks with counterfactual measures", description="Empty: all."
+    )
     seed: int = Field(0, ge=0, lt=2**32, title="Seed")
     runtime: RuntimeConfig = Field(RuntimeConfig(), title="Runtime")
 
@@ -174,9 +184,13 @@ class EvaluateConfig(StageConfig):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"tasks must have different names; {', '.join(twice)} comes twice.")
-        unknown = sorted(set(self.limits_of) - set(names))
-        if unknown:
-            raise ValueError(f"limits_of names {', '.join(unknown)}, but tasks are {names}.")
+        for field, named in (
+            ("limits_of", set(self.limits_of)),
+            ("counterfactual_tasks", set(self.counterfactual_tasks)),
+        ):
+            unknown = sorted(named - set(names))
+            if unknown:
+                raise ValueError(f"{field} names {', '.join(unknown)}, but tasks are {names}.")
         needs_data = [task.name for task in self.tasks if isinstance(task, BuiltInTask)]
         if needs_data and self.data is None:
             raise ValueError(
@@ -184,6 +198,11 @@ class EvaluateConfig(StageConfig):
                 "tasks of your own."
             )
         return self
+
+    def measures_training(self, task: str) -> bool:
+        """Tell whether the counterfactual measures are taken on a task."""
+        chosen = self.counterfactual_tasks
+        return self.counterfactual is not None and (not chosen or task in chosen)
 
     def limits_for(self, task: str) -> TaskLimits:
         """Return the limits of a task."""

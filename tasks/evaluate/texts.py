@@ -57,7 +57,12 @@ class TaskTexts:
     @property
     def identity(self) -> str:
         """Digest of rows, queries and their labels, in their order."""
-        return digest({"rows": texts_digest(self.rows), "queries": texts_digest(self.queries)})
+        return pair_digest(self.rows, self.queries)
+
+
+def pair_digest(rows: Sequence[LabelledText], queries: Sequence[LabelledText]) -> str:
+    """Return a digest of rows and queries, with labels, borders and ids, in their order."""
+    return digest({"rows": texts_digest(rows), "queries": texts_digest(queries)})
 
 
 def texts_digest(texts: Sequence[LabelledText]) -> str:
