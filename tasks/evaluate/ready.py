@@ -21,7 +21,7 @@ from tasks.evaluate.settings import (
     TaskChoice,
     settings_of,
 )
-from tasks.evaluate.texts import TaskTexts, limited, pair_digest, texts_digest
+from tasks.evaluate.texts import TaskTexts, labelled_digest, limited, pair_digest
 from tasks.models import from_anywhere, model_fingerprint, resolve_model
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.training import train
@@ -88,7 +88,7 @@ class ReadyTask:
         mine = f"{method.key}-{short_id(dict(method.settings))}"
         known = {**self.identity, "texts": pair_digest(task.rows, task.queries)}
         name = f"{self.texts.name}-{self.paradigm}-{short_id(known)}"
-        pool = short_id({"rows": texts_digest(task.rows), "model": self.model_id})
+        pool = short_id({"rows": labelled_digest(task.rows), "model": self.model_id})
         work = Path(config.work).absolute()
         folders = [work / TASKS / name / mine, work / POOLS / pool / mine]
         for folder in folders:

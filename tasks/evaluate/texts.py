@@ -62,10 +62,10 @@ class TaskTexts:
 
 def pair_digest(rows: Sequence[LabelledText], queries: Sequence[LabelledText]) -> str:
     """Return a digest of rows and queries, with labels, borders and ids, in their order."""
-    return digest({"rows": texts_digest(rows), "queries": texts_digest(queries)})
+    return digest({"rows": labelled_digest(rows), "queries": labelled_digest(queries)})
 
 
-def texts_digest(texts: Sequence[LabelledText]) -> str:
+def labelled_digest(texts: Sequence[LabelledText]) -> str:
     """Return a digest of texts, borders, labels and ids, in their order."""
     parts = hashlib.sha256()
     for one in texts:
