@@ -153,11 +153,10 @@ def row_losses(
         ValueError: No such model, or a row without a predicted token.
     """
     config = TrainingConfig(
-        trained={"kind": "full"},  # type: ignore[arg-type]
         max_tokens=max_tokens,
         precision=precision,  # type: ignore[arg-type]
     )
-    trainer = Trainer(model, config, runtime)
+    trainer = Trainer(model, config, runtime, reads_only=True)
     return trainer.losses(trainer.read(rows, completion=completion))
 
 
