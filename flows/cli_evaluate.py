@@ -35,6 +35,9 @@ Queries = Annotated[
 ]
 Label = Annotated[str, typer.Option(help="Field of --rows and --queries that says what is right.")]
 Work = Annotated[str | None, typer.Option(help="Folder of results; a run goes on in its own.")]
+Counterfactual = Annotated[
+    str | None, typer.Option(help="Retrain too (LDS, tail-patch, closed loop): cpu or gpu sizes.")
+]
 LimitRows = Annotated[int | None, typer.Option("--limit-rows", help="Most rows of a pool.")]
 LimitQueries = Annotated[int | None, typer.Option("--limit-queries", help="Most queries.")]
 
@@ -70,6 +73,7 @@ def run(
     work: Work = None,
     limit_rows: LimitRows = None,
     limit_queries: LimitQueries = None,
+    counterfactual: Counterfactual = None,
     device: Device = None,
     *,
     online: Online = False,
@@ -92,6 +96,7 @@ def run(
                 "work": work,
                 "limits.rows": limit_rows,
                 "limits.queries": limit_queries,
+                "counterfactual": counterfactual,
                 "runtime.device": device,
             },
         )

@@ -8,10 +8,11 @@ from prefect import flow
 from flows.artifacts import leave_report, leave_table
 from flows.failure import explain_failure
 from flows.progress import FlowProgress
+from tasks.evaluate.counterfactual_run import CounterfactualReport
 from tasks.evaluate.gather import Gathered
 from tasks.evaluate.run import Outcome, TaskReport, cells, check_evaluation, method_names
 from tasks.evaluate.settings import EvaluateConfig
-from tasks.prefect_tasks import gather_tables, prepare_task, run_method
+from tasks.prefect_tasks import gather_tables, prepare_task, run_counterfactual, run_method
 
 SHOWN_METRICS = ("auprc", "precision", "full_ap", "mrr", "length_correlation")
 
@@ -39,6 +40,10 @@ def evaluate(config: EvaluateConfig, command: str = "") -> Gathered:
                 outcome: Outcome = run_method(config, task, paradigm, method, progress=progress)
             outcomes.append(outcome)
             _log(outcome, len(outcomes), len(todo) * len(names))
+        if config.counterfactual is not None and paradigm == "predict":
+            with FlowProgress(f"trainings on {task}") as progress:
+                measured: CounterfactualReport = run_counterfactual(config, task, progress=progress)
+            _leave_counterfactual(measured)
         gathered = gather_tables(config, outcomes, command=command)
         _leave_task(prepared, gathered, outcomes)
     if gathered is None:  # settings have at least one task, one paradigm and one method
@@ -77,6 +82,20 @@ def _leave_task(report: TaskReport, gathered: Gathered, outcomes: Sequence[Outco
         description=f"{report.task} ({report.paradigm}): {report.n_rows:,} rows, "
         f"{report.n_queries:,} queries",
     )
+
+
+def _leave_counterfactual(report: CounterfactualReport) -> None:
+    """Leave a table for each counterfactual measure of a task."""
+    for measure in ("lds", "tail_patch", "closed_loop"):
+        lines = [
+            {name: value for name, value in line.items() if name not in ("task", "paradigm")}
+            for line in report.lines[measure]
+        ]
+        if lines:
+            key = f"{measure}-{report.task}".replace(".", "-").replace("_", "-")
+            leave_table(
+                f"evaluate-{key}", lines, description=f"{report.task}: {measure.replace('_', '-')}"
+            )
 
 
 def _leave_summary(config: EvaluateConfig, gathered: Gathered, outcomes: Sequence[Outcome]) -> None:

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from tasks.backbone import resolve_device
+from tasks.evaluate.counterfactual_run import kept_counterfactual
 from tasks.evaluate.kept import KeptResult
 from tasks.evaluate.machine import machine, now
 from tasks.evaluate.measure import MEASURE_VERSION, examples, measured
@@ -56,10 +57,13 @@ def gather(
     lines |= {
         "spread": [],
         "examples": [],
+        "lds": [],
+        "tail_patch": [],
+        "closed_loop": [],
         "refusals": [_refusal(one) for one in outcomes if one.reason],
     }
     chosen = choose_methods(config.methods)
-    lineage: dict[str, Any] = {"tasks": {}, "results": {}}
+    lineage: dict[str, Any] = {"tasks": {}, "results": {}, "counterfactual": {}}
     reached = {(one.task, one.paradigm) for one in outcomes}
     for name, paradigm in cells(config):
         if outcomes and (name, paradigm) not in reached:
@@ -72,6 +76,7 @@ def gather(
             if kept is not None:
                 _add_cell(lines, config, ready, method, kept)
                 lineage["results"][f"{method.name} on {ready.name}"] = kept.result_id
+        _add_counterfactual(lines, lineage, config, ready)
     lines["methods"] = [_method_line(one) for one in chosen]
     folder = Path(config.work) / TABLES
     tables = {name: lines_table(name, found) for name, found in lines.items()}
@@ -106,6 +111,16 @@ def _add_cell(
     )
     lines["examples"] += [{**cell, **line} for line in shown]
     lines["costs"].append({**cell, **_cost_line(kept)})
+
+
+def _add_counterfactual(
+    lines: Lines, lineage: dict[str, Any], config: EvaluateConfig, ready: ReadyTask
+) -> None:
+    found, facts = kept_counterfactual(config, ready)
+    for table, own in found.items():
+        lines[table] += [line for line in own if line not in lines[table]]
+    if facts:
+        lineage["counterfactual"][ready.texts.name] = dict(facts)
 
 
 def _task_line(config: EvaluateConfig, ready: ReadyTask) -> dict[str, Any]:

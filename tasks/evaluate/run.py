@@ -134,10 +134,7 @@ def run_method(
     started = time.perf_counter()
     ready = ready_task(config, task, paradigm)
     chosen = chosen_method(config, method)
-    kept = kept_result(config, ready, chosen)
-    kind, reason = "kept", ""
-    if kept is None:
-        kind, reason, kept = _scored(config, ready, chosen, progress)
+    kind, reason, kept = cell_scores(config, ready, chosen, progress)
     return Outcome(
         task=task,
         paradigm=paradigm,
@@ -147,6 +144,17 @@ def run_method(
         reason=reason,
         seconds=time.perf_counter() - started,
     )
+
+
+def cell_scores(
+    config: EvaluateConfig,
+    ready: ReadyTask,
+    chosen: ChosenMethod,
+    progress: Progress = NO_PROGRESS,
+) -> tuple[str, str, KeptResult | None]:
+    """Return what became of a cell (see `Outcome.kind`), why, and its scores if there are any."""
+    kept = kept_result(config, ready, chosen)
+    return _scored(config, ready, chosen, progress) if kept is None else ("kept", "", kept)
 
 
 def method_names(config: EvaluateConfig) -> list[str]:

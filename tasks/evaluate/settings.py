@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from tasks.config import ModelConfig, RowsConfig, RuntimeConfig
+from tasks.evaluate.counterfactual_config import CounterfactualOrSize
 from tasks.evaluate.plant_config import PlantConfig
 from tasks.stage_config import Name, Names, StageConfig
 from tasks.training_config import TrainingConfig
@@ -165,8 +166,22 @@ class EvaluateConfig(StageConfig):
         {}, title="Limits of single tasks", description="Name of a task to its limits."
     )
     measures: MeasureConfig = Field(MeasureConfig(), title="Measures")
+    counterfactual: CounterfactualOrSize | None = Field(
+        None,
+        title="Counterfactual measures",
+        description="LDS, tail-patch, closed loop: retrainings. In YAML also: cpu, gpu.",
+    )
     seed: int = Field(0, ge=0, lt=2**32, title="Seed")
     runtime: RuntimeConfig = Field(RuntimeConfig(), title="Runtime")
+
+    @model_validator(mode="after")
+    def _counterfactual_of_predict(self) -> "EvaluateConfig":
+        if self.counterfactual is not None and "predict" not in self.paradigms:
+            raise ValueError(
+                "counterfactual measures are of the paradigm predict, but paradigms are "
+                f"{list(self.paradigms)}; add predict, or leave counterfactual out."
+            )
+        return self
 
     @model_validator(mode="after")
     def _tasks_differ(self) -> "EvaluateConfig":
