@@ -12,7 +12,10 @@ from flows.cli_settings import Device, Model, Online, Verbose, files, run_flow
 from flows.environment import quiet_defaults
 from flows.terminal import plain_errors, say, show_facts, show_table
 
-SHOWN = ("auprc", "precision", "full_ap", "mrr", "length_correlation")
+SHOWN = (
+    *("auprc", "precision", "full_ap", "mrr", "length_correlation"),
+    *("lds", "tail_patch", "closed_loop"),
+)
 
 Settings = Annotated[
     Path | None, typer.Argument(help="Settings in YAML or JSON, as in examples/evaluate.yaml.")
@@ -186,7 +189,8 @@ def show_evaluation(report: Any) -> None:
         lines = [
             one for one in report.summary if (one["task"], one["paradigm"]) == (task, paradigm)
         ]
-        columns = [name for name in lines[0] if name.partition("@")[0] in SHOWN]
+        names = dict.fromkeys(name for line in lines for name in line)
+        columns = [name for name in names if name.partition("@")[0] in SHOWN]
         show_table(
             f"\n{task} ({paradigm})",
             ("method", *columns),

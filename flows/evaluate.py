@@ -14,7 +14,10 @@ from tasks.evaluate.run import Outcome, TaskReport, cells, check_evaluation, met
 from tasks.evaluate.settings import EvaluateConfig
 from tasks.prefect_tasks import gather_tables, prepare_task, run_counterfactual, run_method
 
-SHOWN_METRICS = ("auprc", "precision", "full_ap", "mrr", "length_correlation")
+SHOWN_METRICS = (
+    *("auprc", "precision", "full_ap", "mrr", "length_correlation"),
+    *("lds", "tail_patch", "closed_loop"),
+)
 
 
 @flow(name="evaluate", flow_run_name="evaluate", on_failure=[explain_failure])
