@@ -8,11 +8,11 @@ from prefect import flow
 from flows.artifacts import leave_report, leave_table
 from flows.failure import explain_failure
 from flows.progress import FlowProgress
-from tasks.evaluate.counterfactual_run import CounterfactualReport
+from tasks.evaluate.effects import EffectsReport, scored_methods
 from tasks.evaluate.gather import Gathered
 from tasks.evaluate.run import Outcome, TaskReport, cells, check_evaluation, method_names
-from tasks.evaluate.settings import EvaluateConfig
-from tasks.prefect_tasks import gather_tables, prepare_task, run_counterfactual, run_method
+from tasks.evaluate.settings import EvaluateConfig, Paradigm
+from tasks.prefect_tasks import gather_tables, measure_effects, prepare_task, run_method
 
 SHOWN_METRICS = (
     *("auprc", "precision", "full_ap", "mrr", "length_correlation"),
@@ -42,11 +42,9 @@ def evaluate(config: EvaluateConfig, command: str = "") -> Gathered:
             with FlowProgress(f"{method} on {task}") as progress:
                 outcome: Outcome = run_method(config, task, paradigm, method, progress=progress)
             outcomes.append(outcome)
-            _log(outcome, len(outcomes), len(todo) * len(names))
-        if config.counterfactual is not None and paradigm == "predict":
-            with FlowProgress(f"trainings on {task}") as progress:
-                measured: CounterfactualReport = run_counterfactual(config, task, progress=progress)
-            _leave_counterfactual(measured)
+            _say(f"{len(outcomes)} of {len(todo) * len(names)}: {outcome.summary}")
+        if config.measures_training(task, paradigm):
+            _measure_effects(config, task, paradigm, outcomes)
         gathered = gather_tables(config, outcomes, command=command)
         _leave_task(prepared, gathered, outcomes)
     if gathered is None:  # settings have at least one task, one paradigm and one method
@@ -55,10 +53,18 @@ def evaluate(config: EvaluateConfig, command: str = "") -> Gathered:
     return gathered
 
 
-def _log(outcome: Outcome, number: int, total: int) -> None:
+def _measure_effects(
+    config: EvaluateConfig, task: str, paradigm: Paradigm, outcomes: Sequence[Outcome]
+) -> None:
+    scored = scored_methods(outcomes, task, paradigm)
+    with FlowProgress(f"trainings on {task}") as progress:
+        report: EffectsReport = measure_effects(config, task, paradigm, scored, progress=progress)
+    _say(report.summary)
+
+
+def _say(line: str) -> None:
     from prefect.logging import get_run_logger
 
-    line = f"{number} of {total}: {outcome.summary}"
     get_run_logger().info(line)
     sys.stderr.write(f"{line}\n")  # a run of hours says where it is, wherever its log goes
     sys.stderr.flush()
@@ -85,20 +91,6 @@ def _leave_task(report: TaskReport, gathered: Gathered, outcomes: Sequence[Outco
         description=f"{report.task} ({report.paradigm}): {report.n_rows:,} rows, "
         f"{report.n_queries:,} queries",
     )
-
-
-def _leave_counterfactual(report: CounterfactualReport) -> None:
-    """Leave a table for each counterfactual measure of a task."""
-    for measure in ("lds", "tail_patch", "closed_loop"):
-        lines = [
-            {name: value for name, value in line.items() if name not in ("task", "paradigm")}
-            for line in report.lines[measure]
-        ]
-        if lines:
-            key = f"{measure}-{report.task}".replace(".", "-").replace("_", "-")
-            leave_table(
-                f"evaluate-{key}", lines, description=f"{report.task}: {measure.replace('_', '-')}"
-            )
 
 
 def _leave_summary(config: EvaluateConfig, gathered: Gathered, outcomes: Sequence[Outcome]) -> None:

@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import State, TaskRun
 
 from storage.errors import StorageError
 from tasks import corpus, queries, refresh, release, report, scoring, signatures
-from tasks.evaluate import counterfactual_run, gather, run
+from tasks.evaluate import effects, gather, run
 
 RETRIES = 2
 RETRY_SECONDS = [2.0, 10.0]
@@ -53,7 +53,5 @@ publish_release = _stage(release.release, "publish release")
 draw_report = _stage(report.write_report, "draw report")
 prepare_task = _stage(run.prepare, "prepare {task}, {paradigm}")
 run_method = _stage(run.run_method, "{method} on {task}, {paradigm}")
-run_counterfactual = _stage(
-    counterfactual_run.run_counterfactual, "counterfactual measures on {task}"
-)
+measure_effects = _stage(effects.measure_effects, "trainings on {task}, {paradigm}")
 gather_tables = _stage(gather.gather, "gather tables")

@@ -35,6 +35,10 @@ TRAINING_COPIES = 4
 """What is held of a trained number beside itself: its start, its gradient, and AdamW's moments."""
 
 
+class DivergedError(ValueError):
+    """A loss is not finite: the settings of the training do not suit the model."""
+
+
 @dataclass(frozen=True, eq=False)
 class ReadRows:
     """Rows as the model reads them.
@@ -258,7 +262,7 @@ class Fit:
         """Take the next step.
 
         Raises:
-            ValueError: The loss is not finite.
+            DivergedError: The loss is not finite.
         """
         config = self._trainer.config
         rate = config.learning_rate * rate_factor(self.step, self.n_steps, config)
@@ -267,7 +271,7 @@ class Fit:
         self._optimizer.zero_grad()
         loss = self._trainer.backward(self._rows, self._batches[self.step])
         if not math.isfinite(loss):
-            raise ValueError(
+            raise DivergedError(
                 f"the loss of step {self.step + 1} of {self.n_steps} is {loss}. Lower "
                 f"training.learning_rate (now {config.learning_rate:g}) and run again."
             )

@@ -20,11 +20,15 @@ from tasks.evaluate.method import LabelledText, MethodRefused, MethodScores, Pre
 from tasks.evaluate.short_texts import MeasureRefused
 from tasks.evaluate.tail_patch import tail_patch_lines
 from tasks.progress import NO_PROGRESS, Progress
+from tasks.trainer import DivergedError
 
 Scorer = Callable[[PreparedTask], MethodScores]
 """`Method.scores`, or something that looks up what was kept; may raise `MethodRefused`."""
 
 Line = dict[str, Any]
+
+EVERY_METHOD = "every method"
+"""Stands for the methods where a measure is refused, and not a method."""
 
 
 @dataclass(eq=False)
@@ -66,16 +70,13 @@ def counterfactual(
         progress: Receives one step for each training.
 
     Returns:
-        What was measured. A measure that a task is too small for, or whose training does not fit
-        into memory, is a line of ``refusals``.
-
-    Raises:
-        ValueError: A loss is not finite; the message says which setting to change.
+        What was measured. A measure that a task is too small for, whose training diverges or does
+        not fit into memory, is a line of ``refusals``, of `EVERY_METHOD`.
     """
     run = _Run(task, scorers, config, folder, progress)
-    run.attempt("LDS", run.lds)
-    run.attempt("tail-patch", run.tail_patch)
-    run.attempt("closed loop", lambda: run.closed_loop(held_out))
+    run.attempt(run.lds)
+    run.attempt(run.tail_patch)
+    run.attempt(lambda: run.closed_loop(held_out))
     return run.result
 
 
@@ -94,12 +95,12 @@ class _Run:
         self._task, self._scorers, self._config = task, scorers, config
         self._folder, self._progress = folder, progress
 
-    def attempt(self, measure: str, take: Callable[[], None]) -> None:
+    def attempt(self, take: Callable[[], None]) -> None:
         """Take a measure, or record why it cannot be taken on this task."""
         try:
             take()
-        except (MeasureRefused, MemoryError) as refusal:
-            self._refused(measure, str(refusal))
+        except (MeasureRefused, DivergedError, MemoryError) as refusal:
+            self._refused(EVERY_METHOD, str(refusal))
 
     def lds(self) -> None:
         """See `tasks.evaluate.lds`."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from tasks.backbone import resolve_device
 from tasks.evaluate.closed_loop import verdicts
-from tasks.evaluate.counterfactual_run import kept_counterfactual
+from tasks.evaluate.effects import MEASURES, kept_effects
 from tasks.evaluate.kept import KeptResult
 from tasks.evaluate.machine import machine, now
 from tasks.evaluate.measure import MEASURE_VERSION, examples, measured
@@ -21,6 +21,7 @@ from tasks.evaluate.tables import Tables, lines_table, write_tables
 from tasks.release_lineage import environment
 
 TABLES = "tables"
+FILLED = ("tasks", "metrics", "per_query", "costs", "curves", "spread", "examples", *MEASURES)
 
 Lines = dict[str, list[dict[str, Any]]]
 
@@ -54,17 +55,10 @@ def gather(
         outcomes: Of this run: why cells have no scores.
         command: How it was started, for the record.
     """
-    lines: Lines = {name: [] for name in ("tasks", "metrics", "per_query", "costs", "curves")}
-    lines |= {
-        "spread": [],
-        "examples": [],
-        "lds": [],
-        "tail_patch": [],
-        "closed_loop": [],
-        "refusals": [_refusal(one) for one in outcomes if one.reason],
-    }
+    lines: Lines = {name: [] for name in FILLED}
+    lines["refusals"] = [_refusal(one) for one in outcomes if one.reason]
     chosen = choose_methods(config.methods)
-    lineage: dict[str, Any] = {"tasks": {}, "results": {}, "counterfactual": {}}
+    lineage: dict[str, Any] = {"tasks": {}, "results": {}, "trainings": {}}
     reached = {(one.task, one.paradigm) for one in outcomes}
     for name, paradigm in cells(config):
         if outcomes and (name, paradigm) not in reached:
@@ -72,12 +66,15 @@ def gather(
         ready = ready_task(config, name, paradigm)
         lines["tasks"].append(_task_line(config, ready))
         lineage["tasks"][ready.name] = ready.identity
-        for method in chosen:
-            kept = kept_result(config, ready, method)
+        found = [(method, kept_result(config, ready, method)) for method in chosen]
+        for method, kept in found:
             if kept is not None:
                 _add_cell(lines, config, ready, method, kept)
                 lineage["results"][f"{method.name} on {ready.name}"] = kept.result_id
-        _add_counterfactual(lines, lineage, config, ready)
+        effects = kept_effects(config, ready, [method for method, kept in found if kept])
+        for measure, taken in effects.items():
+            _add_effects(lines, ready, measure, taken)
+            lineage["trainings"][f"{measure} on {ready.name}"] = taken["facts"]
     lines["methods"] = [_method_line(one) for one in chosen]
     folder = Path(config.work) / TABLES
     tables = {name: lines_table(name, found) for name, found in lines.items()}
@@ -114,14 +111,12 @@ def _add_cell(
     lines["costs"].append({**cell, **_cost_line(kept)})
 
 
-def _add_counterfactual(
-    lines: Lines, lineage: dict[str, Any], config: EvaluateConfig, ready: ReadyTask
-) -> None:
-    found, facts = kept_counterfactual(config, ready)
-    for table, own in found.items():
-        lines[table] += [line for line in own if line not in lines[table]]
-    if facts:
-        lineage["counterfactual"][ready.texts.name] = dict(facts)
+def _add_effects(lines: Lines, ready: ReadyTask, measure: str, taken: Mapping[str, Any]) -> None:
+    cell = {"task": ready.texts.name, "paradigm": ready.paradigm}
+    lines[measure] += [{**cell, **line} for line in taken[measure]]
+    lines["refusals"] += [
+        {**cell, **line, "reason": f"{measure}: {line['reason']}"} for line in taken["refusals"]
+    ]
 
 
 def _task_line(config: EvaluateConfig, ready: ReadyTask) -> dict[str, Any]:
@@ -196,7 +191,7 @@ def _gathered(folder: Path, lines: Lines) -> Gathered:
         key = (line["task"], line["paradigm"], line["method"])
         name = line["metric"] if line["k"] is None else f"{line['metric']}@{line['k']}"
         headlines.setdefault(key, {})[name] = line["value"]
-    _add_counterfactual_headlines(headlines, lines)
+    _add_effects_headlines(headlines, lines)
     kinds = [line["kind"] for line in lines["refusals"]]
     return Gathered(
         folder=str(folder),
@@ -210,7 +205,7 @@ def _gathered(folder: Path, lines: Lines) -> Gathered:
     )
 
 
-def _add_counterfactual_headlines(
+def _add_effects_headlines(
     headlines: dict[tuple[str, str, str], dict[str, Any]], lines: Lines
 ) -> None:
     """Add LDS, tail-patch above random rows, and the closed loop's verdict to their methods."""

@@ -25,7 +25,7 @@ from tasks.backbone import load_backbone, load_tokenizer
 from tasks.evaluate.measuring import Stopwatch
 from tasks.evaluate.method import Cost, MethodScores, PreparedTask
 from tasks.evaluate.positions import ReadTexts, Which, read_positions
-from tasks.evaluate.texts import texts_digest
+from tasks.evaluate.texts import labelled_digest
 from tasks.progress import NO_PROGRESS, Progress
 
 FLOAT_BYTES = 4
@@ -105,8 +105,8 @@ class ReadoutGradientMethod:
             "positions": self.positions,
             "model": str(task.model.name),
             "dtype": task.model.dtype,
-            "rows": texts_digest(task.rows),
-            "queries": texts_digest(task.queries),
+            "rows": labelled_digest(task.rows),
+            "queries": labelled_digest(task.queries),
         }
 
 

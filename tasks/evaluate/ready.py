@@ -1,7 +1,7 @@
 """A task made ready: its texts read, and for "recall" the model fine-tuned on its pool."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tasks.evaluate.settings import (
     TaskChoice,
     settings_of,
 )
-from tasks.evaluate.texts import TaskTexts, limited, texts_digest
+from tasks.evaluate.texts import TaskTexts, labelled_digest, limited, pair_digest
 from tasks.models import from_anywhere, model_fingerprint, resolve_model
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.training import train
@@ -67,15 +67,8 @@ class ReadyTask:
         """Task and paradigm, for people."""
         return f"{self.texts.name} ({self.paradigm})"
 
-    def prepared(self, config: EvaluateConfig, method: ChosenMethod) -> PreparedTask:
-        """Return the task as a method gets it, with folders of its own."""
-        mine = f"{method.key}-{short_id(dict(method.settings))}"
-        task = f"{self.texts.name}-{self.paradigm}-{short_id(self.identity)}"
-        pool = short_id({"rows": texts_digest(self.texts.rows), "model": self.model_id})
-        work = Path(config.work).absolute()
-        folders = [work / TASKS / task / mine, work / POOLS / pool / mine]
-        for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
+    def prepared(self, config: EvaluateConfig) -> PreparedTask:
+        """Return the task as methods see it; `placed` gives each its folders."""
         return PreparedTask(
             name=self.name,
             rows=self.texts.rows,
@@ -84,10 +77,23 @@ class ReadyTask:
             model=self.model,
             checkpoints=self.checkpoints,
             runtime=config.runtime,
-            work=folders[0],
+            work=Path(config.work).absolute() / TASKS,
             seed=config.seed,
-            pool_work=folders[1],
         )
+
+    def placed(
+        self, config: EvaluateConfig, method: ChosenMethod, task: PreparedTask
+    ) -> PreparedTask:
+        """Return this task, or a small one made of it, with folders of a method's own."""
+        mine = f"{method.key}-{short_id(dict(method.settings))}"
+        known = {**self.identity, "texts": pair_digest(task.rows, task.queries)}
+        name = f"{self.texts.name}-{self.paradigm}-{short_id(known)}"
+        pool = short_id({"rows": labelled_digest(task.rows), "model": self.model_id})
+        work = Path(config.work).absolute()
+        folders = [work / TASKS / name / mine, work / POOLS / pool / mine]
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        return replace(task, work=folders[0], pool_work=folders[1])
 
 
 def read_task(config: EvaluateConfig, name: str) -> TaskTexts:

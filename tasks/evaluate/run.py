@@ -17,10 +17,11 @@ import numpy as np
 from tasks.backbone import resolve_device
 from tasks.evaluate.kept import KeptResult, find_result, keep_result
 from tasks.evaluate.measuring import MemoryWatch
-from tasks.evaluate.method import MethodRefused, MethodScores
+from tasks.evaluate.method import MethodRefused, MethodScores, PreparedTask
 from tasks.evaluate.ready import ReadyTask, read_task, ready_task
 from tasks.evaluate.registry import ChosenMethod, choose_methods
 from tasks.evaluate.settings import EvaluateConfig, Paradigm
+from tasks.evaluate.texts import pair_digest
 from tasks.models import resolve_model
 from tasks.progress import NO_PROGRESS, Progress
 
@@ -134,7 +135,10 @@ def run_method(
     started = time.perf_counter()
     ready = ready_task(config, task, paradigm)
     chosen = chosen_method(config, method)
-    kind, reason, kept = cell_scores(config, ready, chosen, progress)
+    kept = kept_result(config, ready, chosen)
+    kind, reason = "kept", ""
+    if kept is None:
+        kind, reason, kept = _scored(config, ready, chosen, progress)
     return Outcome(
         task=task,
         paradigm=paradigm,
@@ -144,17 +148,6 @@ def run_method(
         reason=reason,
         seconds=time.perf_counter() - started,
     )
-
-
-def cell_scores(
-    config: EvaluateConfig,
-    ready: ReadyTask,
-    chosen: ChosenMethod,
-    progress: Progress = NO_PROGRESS,
-) -> tuple[str, str, KeptResult | None]:
-    """Return what became of a cell (see `Outcome.kind`), why, and its scores if there are any."""
-    kept = kept_result(config, ready, chosen)
-    return _scored(config, ready, chosen, progress) if kept is None else ("kept", "", kept)
 
 
 def method_names(config: EvaluateConfig) -> list[str]:
@@ -179,7 +172,7 @@ def kept_result(
     config: EvaluateConfig, ready: ReadyTask, chosen: ChosenMethod
 ) -> KeptResult | None:
     """Return the scores of a cell from a run before; None when there are none."""
-    return find_result(Path(config.work), _identity(config, ready, chosen))
+    return find_result(Path(config.work), _identity(ready, chosen, ready.prepared(config)))
 
 
 def cells(config: EvaluateConfig) -> Sequence[tuple[str, Paradigm]]:
@@ -187,12 +180,40 @@ def cells(config: EvaluateConfig) -> Sequence[tuple[str, Paradigm]]:
     return [(task.name, paradigm) for task in config.tasks for paradigm in config.paradigms]
 
 
-def _identity(config: EvaluateConfig, ready: ReadyTask, chosen: ChosenMethod) -> dict[str, object]:
+def scores_of(
+    config: EvaluateConfig,
+    ready: ReadyTask,
+    chosen: ChosenMethod,
+    task: PreparedTask,
+    *,
+    progress: Progress = NO_PROGRESS,
+) -> KeptResult:
+    """Return a method's scores of a task, or of a small one made of it, kept or made now.
+
+    Raises:
+        MethodRefused: The method cannot run on it here.
+        Exception: Whatever a method fails with.
+    """
+    identity = _identity(ready, chosen, task)
+    kept = find_result(Path(config.work), identity)
+    if kept is not None:
+        return kept
+    return keep_result(
+        Path(config.work),
+        identity,
+        _checked(chosen, ready.placed(config, chosen, task), progress),
+        device=resolve_device(config.runtime.device),
+        names={"task": ready.texts.name, "paradigm": ready.paradigm, "method": chosen.name},
+    )
+
+
+def _identity(ready: ReadyTask, chosen: ChosenMethod, task: PreparedTask) -> dict[str, object]:
     return {
         **ready.identity,
+        "texts": pair_digest(task.rows, task.queries),
         "method": chosen.key,
         "settings": dict(chosen.settings),
-        "seed": config.seed,
+        "seed": task.seed,
     }
 
 
@@ -201,27 +222,17 @@ def _scored(
 ) -> tuple[str, str, KeptResult | None]:
     """Return what became of a cell, why, and its scores if there are any."""
     try:
-        found = _measured(config, ready, chosen, progress)
+        kept = scores_of(config, ready, chosen, ready.prepared(config), progress=progress)
     except MethodRefused as error:
         return "refused", str(error)[:REASON_CHARS], None
-    except Exception as error:  # noqa: BLE001 - packages of others run in here; hours of work are not lost
+    except Exception as error:  # noqa: BLE001 - others' packages run in here; the rest must go on
         LOG.warning("%s on %s failed:\n%s", chosen.name, ready.name, traceback.format_exc())
         return "failed", f"{type(error).__name__}: {error}"[:REASON_CHARS], None
-    kept = keep_result(
-        Path(config.work),
-        _identity(config, ready, chosen),
-        found,
-        device=resolve_device(config.runtime.device),
-        names={"task": ready.texts.name, "paradigm": ready.paradigm, "method": chosen.name},
-    )
     return "scored", "", kept
 
 
-def _measured(
-    config: EvaluateConfig, ready: ReadyTask, chosen: ChosenMethod, progress: Progress
-) -> MethodScores:
+def _checked(chosen: ChosenMethod, task: PreparedTask, progress: Progress) -> MethodScores:
     """Return a method's scores, checked, with the memory that it took."""
-    task = ready.prepared(config, chosen)
     with MemoryWatch() as memory:
         found = chosen.scores(task, progress=progress)
     expected = (len(task.rows), len(task.queries))

@@ -169,7 +169,11 @@ class EvaluateConfig(StageConfig):
     counterfactual: CounterfactualOrSize | None = Field(
         None,
         title="Counterfactual measures",
-        description="LDS, tail-patch, closed loop: retrainings. In YAML also: cpu, gpu.",
+        description="What training does: LDS, tail-patch, closed loop; in YAML also cpu or gpu. "
+        "Of the paradigm predict. Empty: none, as they train many times.",
+    )
+    counterfactual_tasks: Names = Field(
+        (), title="Tasks with counterfactual measures", description="Empty: all."
     )
     seed: int = Field(0, ge=0, lt=2**32, title="Seed")
     runtime: RuntimeConfig = Field(RuntimeConfig(), title="Runtime")
@@ -189,9 +193,13 @@ class EvaluateConfig(StageConfig):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"tasks must have different names; {', '.join(twice)} comes twice.")
-        unknown = sorted(set(self.limits_of) - set(names))
-        if unknown:
-            raise ValueError(f"limits_of names {', '.join(unknown)}, but tasks are {names}.")
+        for field, named in (
+            ("limits_of", set(self.limits_of)),
+            ("counterfactual_tasks", set(self.counterfactual_tasks)),
+        ):
+            unknown = sorted(named - set(names))
+            if unknown:
+                raise ValueError(f"{field} names {', '.join(unknown)}, but tasks are {names}.")
         needs_data = [task.name for task in self.tasks if isinstance(task, BuiltInTask)]
         if needs_data and self.data is None:
             raise ValueError(
@@ -199,6 +207,16 @@ class EvaluateConfig(StageConfig):
                 "tasks of your own."
             )
         return self
+
+    def measures_training(self, task: str, paradigm: Paradigm) -> bool:
+        """Tell whether the counterfactual measures are taken on a task.
+
+        They train from the model that is attributed. For "recall" that one has seen the rows, and
+        to train on some of them once more says nothing of what they did.
+        """
+        chosen = self.counterfactual_tasks
+        asked = self.counterfactual is not None and (not chosen or task in chosen)
+        return asked and paradigm == "predict"
 
     def limits_for(self, task: str) -> TaskLimits:
         """Return the limits of a task."""

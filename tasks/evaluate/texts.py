@@ -57,10 +57,15 @@ class TaskTexts:
     @property
     def identity(self) -> str:
         """Digest of rows, queries and their labels, in their order."""
-        return digest({"rows": texts_digest(self.rows), "queries": texts_digest(self.queries)})
+        return pair_digest(self.rows, self.queries)
 
 
-def texts_digest(texts: Sequence[LabelledText]) -> str:
+def pair_digest(rows: Sequence[LabelledText], queries: Sequence[LabelledText]) -> str:
+    """Return a digest of rows and queries, with labels, borders and ids, in their order."""
+    return digest({"rows": labelled_digest(rows), "queries": labelled_digest(queries)})
+
+
+def labelled_digest(texts: Sequence[LabelledText]) -> str:
     """Return a digest of texts, borders, labels and ids, in their order."""
     parts = hashlib.sha256()
     for one in texts:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks.evaluate.counterfactual_config import SIZES
-from tasks.evaluate.counterfactual_run import run_counterfactual
+from tasks.evaluate.effects import measure_effects, scored_methods
 from tasks.evaluate.gather import gather
 from tasks.evaluate.loss_bank import LossBank
 from tasks.evaluate.run import run_method
@@ -63,9 +63,11 @@ def test_an_evaluation_retrains_once_and_leaves_tables(
 ) -> None:
     config = settings(tmp_path, tiny_llama)
     outcomes = [run_method(config, "kinds", "predict", name) for name in ("BM25", "length")]
-    first = run_counterfactual(config, "kinds")
-    monkeypatch.setattr(LossBank, "_trainer", None)  # a training would fail
-    assert run_counterfactual(config, "kinds").lines == first.lines
+    scored = scored_methods(outcomes, "kinds", "predict")
+    first = measure_effects(config, "kinds", "predict", scored)
+    assert first.reasons == {}
+    monkeypatch.setattr(LossBank, "fill", None)  # nothing is looked for a second time
+    assert measure_effects(config, "kinds", "predict", scored) == first
     gathered = gather(config, outcomes)
     tables = read_tables(Path(gathered.folder))
     assert set(tables.lds["method"].to_pylist()) >= {"BM25", "length", "same label"}
@@ -77,26 +79,40 @@ def test_an_evaluation_retrains_once_and_leaves_tables(
     found = {line["method"]: line for line in gathered.summary}
     assert set(found) == {"BM25", "length"}
     assert {"lds", "tail_patch", "closed_loop", "auprc@5"} <= set(found["BM25"])
-    assert tables.about["lineage"]["counterfactual"]["kinds"]["lds"]["subsets"] == 4
 
 
-def test_a_method_without_scores_and_a_measure_too_large_are_lines(
+def test_a_measure_that_cannot_be_taken_is_said_and_the_others_are_taken(
     tiny_llama: Path, tmp_path: Path
 ) -> None:
     measures = {
-        "lds": None,
+        "lds": {"rows": 8, "queries": 4, "subsets": 4, "repeats": 1, "training": TRAINING},
         "tail_patch": {"rows": 500, "queries": 2, "training": TRAINING},
         "closed_loop": {"target": "c", "tokens": 100, "held_out": 3, "training": TRAINING},
     }
     config = settings(tmp_path, tiny_llama, counterfactual=measures)
-    report = run_counterfactual(config, "kinds")
-    reasons = {line["method"]: line["reason"] for line in report.lines["refusals"]}
-    assert reasons["tail-patch"].startswith("tail-patch on kinds needs 500 rows")
-    assert "no held-out text of label 'c'" in reasons["closed loop"]
-    assert report.lines["closed_loop"] == []
+    run_method(config, "kinds", "predict", "BM25")
+    report = measure_effects(config, "kinds", "predict", ["BM25"])
+    assert report.reasons["tail_patch"].startswith("tail-patch on kinds (predict) needs 500 rows")
+    assert "no held-out text of label 'c'" in report.reasons["closed_loop"]
+    assert report.n_lines["lds"] > 0
+
+
+def test_a_training_that_diverges_is_said(tiny_llama: Path, tmp_path: Path) -> None:
+    wild = {**TRAINING, "learning_rate": 1e30, "clip": 1e30}
+    measures = {
+        "lds": {"rows": 8, "queries": 4, "subsets": 3, "repeats": 1, "training": wild},
+        "tail_patch": None,
+        "closed_loop": None,
+    }
+    config = settings(tmp_path, tiny_llama, counterfactual=measures)
+    report = measure_effects(config, "kinds", "predict", [])
+    assert "Lower training.learning_rate (now 1e+30)" in report.reasons["lds"]
 
 
 def test_retraining_needs_the_paradigm_that_it_is_of(tiny_llama: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"paradigms are \['recall'\]; add predict"):
         settings(tmp_path, tiny_llama, paradigms=["recall"])
-    assert settings(tmp_path, tiny_llama, counterfactual="gpu").counterfactual == SIZES["gpu"]
+    config = settings(tmp_path, tiny_llama, counterfactual="gpu", paradigms=["recall", "predict"])
+    assert config.counterfactual == SIZES["gpu"]
+    assert config.measures_training("kinds", "predict")
+    assert not config.measures_training("kinds", "recall")
