@@ -19,7 +19,7 @@ from tasks.backbone import load_tokenizer
 from tasks.evaluate.counterfactual_config import LdsConfig
 from tasks.evaluate.loss_bank import LossBank, Training
 from tasks.evaluate.method import PreparedTask
-from tasks.evaluate.short_texts import balanced, cut_texts, same_label, with_loss
+from tasks.evaluate.short_texts import MeasureRefused, balanced, cut_texts, same_label, with_loss
 from tasks.progress import NO_PROGRESS, Progress
 
 
@@ -54,7 +54,7 @@ def lds_task(task: PreparedTask, config: LdsConfig) -> PreparedTask:
     the task has enough of them; prompts of queries carry no loss.
 
     Raises:
-        ValueError: Fewer than 4 rows, or no query, have a predicted token before the cut.
+        MeasureRefused: Fewer than 4 rows, or no query, have a predicted token before the cut.
     """
     tokenizer = load_tokenizer(task.model)
     most = config.training.max_tokens
@@ -76,7 +76,7 @@ def lds_task(task: PreparedTask, config: LdsConfig) -> PreparedTask:
         queries = [cut[n] for n in asked]
         positives = task.positives[np.ix_(kept, asked)]
     if len(kept) < 4 or not queries:
-        raise ValueError(
+        raise MeasureRefused(
             f"LDS on {task.name} needs 4 rows and a query with a predicted token among their first "
             f"{most}, found {len(kept)} and {len(queries)}. Raise lds.training.max_tokens, or "
             "leave LDS out for this task."
