@@ -1,4 +1,4 @@
-"""What is handed to other packages and read back, without the packages; refusals where they lack."""
+"""What is handed to other packages and read back, without them; refusals where they are absent."""
 
 import json
 import stat
