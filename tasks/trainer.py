@@ -28,9 +28,6 @@ from tasks.training_config import TrainingConfig
 STATE_BYTES = 2 * 2**30
 """Most memory for what the first blocks give; where it would take more, they run at every step."""
 
-STATE_ROWS = 16
-"""Rows that go through the first blocks together."""
-
 FLOAT32_BYTES = 4
 
 
@@ -51,6 +48,19 @@ class ReadRows:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @staticmethod
+    def joined(parts: "Sequence[ReadRows]") -> "ReadRows":
+        """Return the rows of several as one."""
+        states = [own for part in parts for own in part.states or ()]
+        ids = [own for part in parts for own in part.ids]
+        firsts = [own for part in parts for own in part.first_target]
+        return ReadRows(ids, firsts, states if len(states) == len(ids) else None)
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of what is cached."""
+        return sum(own.numel() * own.element_size() for own in self.states or ())
 
     @property
     def n_tokens(self) -> npt.NDArray[np.int64]:
@@ -169,15 +179,9 @@ class Trainer:
         hidden = self.model.config.get_text_config().hidden_size
         if self._prefix is None or sum(map(len, ids)) * hidden * FLOAT32_BYTES > STATE_BYTES:
             return None
-        order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-        states: dict[int, Tensor] = {}
+        # one by one: what a row gives must not depend on which others were read with it
         with self._precision():
-            for first in range(0, len(order), STATE_ROWS):
-                group = order[first : first + STATE_ROWS]
-                found = self._prefix.states(_padded([ids[row] for row in group]))
-                for row, own in zip(group, found, strict=True):
-                    states[row] = own[: len(ids[row])].clone()
-        return [states[row] for row in range(len(ids))]
+            return [self._prefix.states(own[None])[0] for own in ids]
 
     def _injected(self, rows: ReadRows, group: Sequence[int]) -> AbstractContextManager[None]:
         if self._prefix is None or rows.states is None:
@@ -199,15 +203,18 @@ class Fit:
         losses: Mean loss of each done step.
     """
 
-    def __init__(
-        self, trainer: Trainer, rows: ReadRows, subset: Sequence[int], *, seed: int
-    ) -> None:
-        """Begin; the trainer's parameters are taken as they are."""
-        if not len(subset):
+    def __init__(self, trainer: Trainer, rows: ReadRows, batches: Sequence[Sequence[int]]) -> None:
+        """Begin, with the trainer's parameters as they are.
+
+        Args:
+            trainer: The model.
+            rows: What it read.
+            batches: Rows of each step; see `planned_batches`.
+        """
+        if not batches:
             raise ValueError("there is no row to train on: expected 1 or more, got 0.")
         config = trainer.config
-        self._trainer, self._rows = trainer, rows
-        self._batches = planned_batches(len(rows), subset, config, seed=seed)
+        self._trainer, self._rows, self._batches = trainer, rows, batches
         self.n_steps = len(self._batches)
         self.step = 0
         self.losses: list[float] = []

@@ -39,7 +39,7 @@ from tasks.evaluate.method import LabelledText
 from tasks.models import model_fingerprint, resolve_model
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.trained_part import adapted_layers
-from tasks.trainer import Fit, Trainer
+from tasks.trainer import Fit, Trainer, planned_batches
 from tasks.training_config import LoraTraining, TrainingConfig
 
 TRAINING_VERSION = 1
@@ -181,7 +181,8 @@ def _train_into(
     started = time.monotonic()
     config = trainer.config
     rows = trainer.read(texts)
-    fit = Fit(trainer, rows, range(len(rows)), seed=config.seed)
+    everything = range(len(rows))
+    fit = Fit(trainer, rows, planned_batches(len(rows), everything, config, seed=config.seed))
     steps = checkpoint_steps(fit.n_steps, config.checkpoints)
     before = _resume(fit, home / RESUME_FILE)
     progress.start(total=fit.n_steps, unit="steps")

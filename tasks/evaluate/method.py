@@ -52,6 +52,8 @@ class PreparedTask:
         runtime: Device, batch size, limits.
         work: A folder of this method and task, kept between runs.
         seed: Of whatever is random.
+        pool_work: A folder of this method, pool and model: what is made of rows alone may be kept
+            there for other tasks of the same pool.
     """
 
     name: str
@@ -63,6 +65,7 @@ class PreparedTask:
     runtime: RuntimeConfig
     work: Path
     seed: int = 0
+    pool_work: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class Cost:
         query_seconds: Everything that is done for the queries, scoring included.
         n_tokens: Tokens of the rows that a model read; 0 where none did.
         bytes_per_row: What is stored of a row; 0 where nothing is.
-        peak_bytes: Resident memory at most while it ran, of the whole process.
+        peak_bytes: Resident memory at most while it ran, of the whole process; where a method
+            leaves it 0, whoever runs it measures.
     """
 
     index_seconds: float

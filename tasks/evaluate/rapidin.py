@@ -120,7 +120,7 @@ class RapidIn:
         self, task: PreparedTask, rows: ReadTexts, gradients: "_Compressor", progress: Progress
     ) -> KeptLines:
         identity = self._identity(task, task.rows)
-        folder = task.work / f"rapidin-{short_id(identity)}"
+        folder = (task.pool_work or task.work) / f"rapidin-{short_id(identity)}"
         return kept_lines(folder, len(rows.rows), gradients.lines(rows.rows), progress)
 
     def _kept_queries(
