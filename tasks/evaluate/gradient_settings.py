@@ -49,6 +49,15 @@ ParameterChoice = Annotated[
 ]
 
 
+def parameters_name(choice: ParameterChoice) -> str:
+    """Return what tables call a choice of parameters."""
+    if isinstance(choice, LoraParameters):
+        return "LoRA"
+    plural = "" if isinstance(choice, BlockParameters) and choice.blocks == 1 else "s"
+    counted = "all" if isinstance(choice, FullParameters) else f"{choice.blocks} block{plural}"
+    return f"{counted} {choice.pattern}" if choice.pattern else counted
+
+
 class ReadingConfig(StageConfig):
     """How a rival reads rows; prompts of queries are masked always."""
 
