@@ -64,7 +64,9 @@ def lds_task(task: PreparedTask, config: LdsConfig) -> PreparedTask:
     n_taken = config.rows + (config.queries if config.queries_from == "rows" else 0)
     taken = balanced(rows, usable, n_taken, seed=config.seed, preferred=whole)
     if config.queries_from == "rows":
-        asked = balanced(rows, taken, config.queries, seed=config.seed + 1)
+        answered = set(with_loss(rows, tokenizer, completion=True))
+        candidates = [n for n in taken if n in answered]
+        asked = balanced(rows, candidates, config.queries, seed=config.seed + 1)
         kept = [n for n in taken if n not in set(asked)]
         queries = [rows[n] for n in asked]
         positives = same_label([rows[n] for n in kept], queries)

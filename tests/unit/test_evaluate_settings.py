@@ -20,14 +20,14 @@ def test_names_stand_for_tasks_methods_and_sizes() -> None:
     config = _config(methods=["bm25", {"method": "rise", "settings": {"preset": "paper"}}])
     assert (config.tasks[0].kind, config.tasks[0].name) == ("built_in", "howdy-plain")
     assert [one.name for one in choose_methods(config.methods)] == ["BM25", "RISE paper"]
-    assert not config.measures_training("howdy-plain")
+    assert not config.measures_training("howdy-plain", "predict")
     sized = _config(counterfactual="cpu", tasks=["finmed", "howdy-plain"])
     assert sized.counterfactual is not None
-    assert sized.measures_training("finmed")
+    assert sized.measures_training("finmed", "predict")
     one = _config(
         counterfactual="cpu", tasks=["finmed", "howdy-plain"], counterfactual_tasks=["finmed"]
     )
-    assert not one.measures_training("howdy-plain")
+    assert not one.measures_training("howdy-plain", "predict")
 
 
 @pytest.mark.parametrize(
