@@ -64,6 +64,32 @@ def chosen_parameters(
     return {**chosen}
 
 
+def linear_layers(model: Any, *, blocks: int, pattern: str, name: str) -> list[str]:
+    """Return the linear layers of the last blocks whose names a pattern is found in.
+
+    Args:
+        model: A causal language model of transformers.
+        blocks: How many blocks, counted from the end.
+        pattern: A regular expression.
+        name: Of the model, for messages.
+
+    Raises:
+        MethodRefused: The model has not so many blocks, or no such layer.
+    """
+    prefixes = _last_blocks(model, BlockParameters(blocks=blocks), name=name)
+    found = [
+        own
+        for own, layer in model.named_modules()
+        if isinstance(layer, nn.Linear) and own.startswith(prefixes) and re.search(pattern, own)
+    ]
+    if not found:
+        raise MethodRefused(
+            f"the last {blocks} blocks of {name} have no linear layer whose name {pattern!r} is "
+            "found in. Change pattern."
+        )
+    return found
+
+
 def empty_model(config: ModelConfig) -> Any:
     """Return the model without numbers, for its sizes."""
     from transformers import AutoConfig, AutoModelForCausalLM

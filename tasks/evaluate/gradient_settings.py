@@ -49,6 +49,15 @@ ParameterChoice = Annotated[
 ]
 
 
+def parameters_name(choice: ParameterChoice) -> str:
+    """Return what tables call a choice of parameters."""
+    if isinstance(choice, LoraParameters):
+        return "LoRA"
+    plural = "" if isinstance(choice, BlockParameters) and choice.blocks == 1 else "s"
+    counted = "all" if isinstance(choice, FullParameters) else f"{choice.blocks} block{plural}"
+    return f"{counted} {choice.pattern}" if choice.pattern else counted
+
+
 class ReadingConfig(StageConfig):
     """How a rival reads rows; prompts of queries are masked always."""
 
@@ -115,4 +124,45 @@ class Z0InfConfig(ReadingConfig):
         default=False,
         title="Times agreement of curves",
         description="Multiply by the rank correlation of the two loss curves.",
+    )
+
+
+class EkFacConfig(ReadingConfig):
+    """EK-FAC influence functions, as the package kronfluence computes them (arXiv:2308.03296)."""
+
+    model_config = ConfigDict(title="EK-FAC (kronfluence)")
+
+    blocks: int = Field(4, ge=1, title="Last blocks", description="Counted from the end.")
+    pattern: str = Field(
+        "mlp", title="Only layers named", description="A regular expression; of linear layers."
+    )
+    strategy: Literal["identity", "diagonal", "kfac", "ekfac"] = Field(
+        "ekfac", title="Curvature", description="identity: none, inner products of gradients."
+    )
+    loss: Literal["sum", "mean"] = Field(
+        "sum", title="Loss of a text", description="Over its positions; sum is what EK-FAC is for."
+    )
+    batch_rows: int = Field(4, ge=1, title="Texts a batch")
+    seed: int = Field(0, ge=0, lt=2**32, title="Seed", description="Of labels that are sampled.")
+
+
+class TrackStarConfig(StageConfig):
+    """TrackStar as the package bergson computes it (arXiv:2410.17413)."""
+
+    model_config = ConfigDict(title="TrackStar (bergson)")
+
+    program: str = Field(
+        "bergson",
+        title="Program",
+        description="Found on the PATH, or a path: it may live in an environment of its own.",
+        min_length=1,
+    )
+    positions: Literal["all", "completion"] = Field(
+        "completion", title="Positions of rows", description="completion: prompts are masked."
+    )
+    projection_dim: int = Field(
+        16, ge=1, title="Side of a module's projection", description="Its square is kept a module."
+    )
+    batch_tokens: int = Field(
+        2048, ge=2, title="Tokens a batch", description="Longer texts lose their end."
     )

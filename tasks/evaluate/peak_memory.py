@@ -1,6 +1,7 @@
 """How much memory did a piece of work hold at most? Looked at every few hundredths of a second."""
 
 import threading
+from contextlib import suppress
 from types import TracebackType
 
 import psutil
@@ -9,7 +10,7 @@ SECONDS_BETWEEN = 0.05
 
 
 class PeakMemory:
-    """Within a ``with`` block, watches the resident memory of this process.
+    """Within a ``with`` block, watches the resident memory of this process and of its children.
 
     Attributes:
         peak_bytes: The most that was seen.
@@ -19,7 +20,7 @@ class PeakMemory:
         self._process = psutil.Process()
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
-        self.peak_bytes = self._process.memory_info().rss
+        self.peak_bytes = 0
 
     def __enter__(self) -> "PeakMemory":
         self._watcher.start()
@@ -40,4 +41,8 @@ class PeakMemory:
             self._look()
 
     def _look(self) -> None:
-        self.peak_bytes = max(self.peak_bytes, self._process.memory_info().rss)
+        total = self._process.memory_info().rss
+        for child in self._process.children(recursive=True):
+            with suppress(psutil.Error):  # it may be gone by now
+                total += child.memory_info().rss
+        self.peak_bytes = max(self.peak_bytes, total)

@@ -18,7 +18,7 @@ from storage.files import short_id
 from tasks.backbone import TokenRow, load_tokenizer, resolve_device
 from tasks.evaluate.gradient_memory import predict_gradient_memory, require_gradient_memory
 from tasks.evaluate.gradient_model import GradientModel
-from tasks.evaluate.gradient_settings import RapidInConfig
+from tasks.evaluate.gradient_settings import RapidInConfig, parameters_name
 from tasks.evaluate.kept_lines import KeptLines, kept_lines
 from tasks.evaluate.method import Cost, LabelledText, MethodScores, PreparedTask
 from tasks.evaluate.peak_memory import PeakMemory
@@ -54,7 +54,7 @@ class RapidIn:
     def name(self) -> str:
         """Which parameters, and the shuffle where it is the published one."""
         shuffle = ", published shuffle" if self.config.shuffle == "published" else ""
-        return f"RapidIn {self.config.parameters.kind}{shuffle}"
+        return f"RapidIn {parameters_name(self.config.parameters)}{shuffle}"
 
     @property
     def settings(self) -> dict[str, object]:

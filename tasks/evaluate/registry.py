@@ -7,13 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.config_file import validated
-from tasks.evaluate.gradient_settings import RapidInConfig, TracInConfig, Z0InfConfig
+from tasks.evaluate.ekfac import EkFac
+from tasks.evaluate.gradient_settings import (
+    EkFacConfig,
+    RapidInConfig,
+    TracInConfig,
+    TrackStarConfig,
+    Z0InfConfig,
+)
 from tasks.evaluate.method import Method, MethodScores, PreparedTask
 from tasks.evaluate.model_methods import MeanStateMethod, ReadoutGradientMethod
 from tasks.evaluate.rapidin import RapidIn
 from tasks.evaluate.rise_method import RiseMethod
 from tasks.evaluate.settings import MethodChoice
 from tasks.evaluate.tracin import TracIn
+from tasks.evaluate.trackstar import TrackStar
 from tasks.evaluate.word_methods import Bm25Method, LengthMethod, RandomMethod, TfIdfMethod
 from tasks.evaluate.z0inf import Z0Inf
 from tasks.progress import NO_PROGRESS, Progress
@@ -151,6 +159,20 @@ REGISTRY: dict[str, Registered] = {
         Z0Inf,
         {},
         Z0InfConfig,
+    ),
+    "ek-fac": Registered(
+        "gradients",
+        "EK-FAC influence functions, by the package kronfluence where it is installed.",
+        EkFac,
+        {},
+        EkFacConfig,
+    ),
+    "trackstar": Registered(
+        "gradients",
+        "TrackStar, by the program bergson where it is installed.",
+        TrackStar,
+        {},
+        TrackStarConfig,
     ),
     "mean-hidden-state": Registered(
         "states", "Cosine of mean final hidden states.", MeanStateMethod, {}

@@ -18,7 +18,7 @@ from tasks.backbone import TokenRow, resolve_device
 from tasks.config import ModelConfig
 from tasks.evaluate.gradient_memory import predict_gradient_memory, require_gradient_memory
 from tasks.evaluate.gradient_model import GradientModel
-from tasks.evaluate.gradient_settings import TracInConfig
+from tasks.evaluate.gradient_settings import TracInConfig, parameters_name
 from tasks.evaluate.kept_lines import kept_lines
 from tasks.evaluate.method import Cost, MethodRefused, MethodScores, PreparedTask
 from tasks.evaluate.peak_memory import PeakMemory
@@ -54,7 +54,7 @@ class TracIn:
         """Which parameters, and the product where it is another than the plain one."""
         product = "" if self.config.product == "dot" else f", {self.config.product}"
         every = ", all checkpoints" if self.config.checkpoints == "all" else ""
-        return f"TracIn {self.config.parameters.kind}{product}{every}"
+        return f"TracIn {parameters_name(self.config.parameters)}{product}{every}"
 
     @property
     def settings(self) -> dict[str, object]:

@@ -141,6 +141,20 @@ def test_queries_are_taken_out_of_the_pool(tmp_path: Path, row_tokenizer: RowTok
     assert not {row.text_id for row in task.rows} & {query.text_id for query in task.queries}
 
 
+def test_records_that_are_not_usable_are_left_out_up_to_a_limit(
+    tmp_path: Path, row_tokenizer: RowTokenizer
+) -> None:
+    task = _own(tmp_path, "ab" * 15)
+    path = tmp_path / "rows.jsonl"
+    path.write_text(path.read_text() + '{"id": "empty", "text": "", "origin": "a"}\n')
+    found = labelled_task(task, row_tokenizer, seed=0)
+    assert len(found.rows) + len(found.queries) == 30
+    assert found.about.endswith("1 records were not usable.")
+    path.write_text('{"id": "empty", "text": "", "origin": "a"}\n')
+    with pytest.raises(ValueError, match=r"1 of 1 records of the rows of task own(.|\n)*jsonl:1: "):
+        labelled_task(task, row_tokenizer, seed=0)
+
+
 def test_every_label_is_asked_about_where_none_is_the_background() -> None:
     assert asked_labels(_texts("aabb", "r")) == ["a", "b"]
     assert asked_labels(_texts("aaab", "r")) == ["b"]

@@ -305,10 +305,13 @@ def test_names_tell_methods_apart():
     methods = [
         RapidIn(),
         RapidIn(RapidInConfig(parameters=LoraParameters())),
+        RapidIn(RapidInConfig(parameters=FullParameters())),
         RapidIn(RapidInConfig(shuffle="published")),
         TracIn(),
         TracIn(TracInConfig(product="cosine")),
         TracIn(TracInConfig(checkpoints="all")),
     ]
     assert len({method.name for method in methods}) == len(methods)
+    assert methods[0].name == "RapidIn 4 blocks"
+    assert methods[4].name == "TracIn 1 block"
     assert all(method.settings["version"] == 1 for method in methods)
