@@ -232,7 +232,7 @@ def _scored(
     try:
         kept = scores_of(config, ready, chosen, ready.prepared(config), progress=progress)
     except MethodRefused as error:
-        return "refused", str(error)[:REASON_CHARS], None
+        return "refused", (str(error) or "no reason given")[:REASON_CHARS], None
     except Exception as error:  # noqa: BLE001 - others' packages run in here; the rest must go on
         LOG.warning("%s on %s failed:\n%s", chosen.name, ready.name, traceback.format_exc())
         return "failed", f"{type(error).__name__}: {error}"[:REASON_CHARS], None

@@ -214,6 +214,7 @@ def test_rise_scores_follow_the_rows_and_an_index_serves_every_task_of_its_pool(
     first = method.scores(task)
     assert first.scores.dtype == np.float32
     assert first.cost.n_tokens > 0
+    assert first.cost.bytes_per_row == 8 * 8 / 8 + 4  # signs of 8 x 8 numbers, and a scale
 
     # another order of the rows, and other queries, in another task of the pool
     asked = [*labelled_texts(1, start=70), *task.queries]
