@@ -30,6 +30,10 @@ from tasks.training import texts_digest
 RAPIDIN_VERSION = 1
 """Raised whenever the same settings would give other numbers."""
 
+FLOAT16_BYTES = 2
+KEPT_COPIES = 3
+"""A query's compressed gradient is held in float16 and, twice as long, in float32."""
+
 
 @dataclass(frozen=True, eq=False)
 class TokenScores:
@@ -138,13 +142,19 @@ class RapidIn:
         }
 
     def _require_memory(self, task: PreparedTask, read: ReadTask) -> None:
+        n_kept = len(task.rows) + KEPT_COPIES * len(task.queries)
         need = predict_gradient_memory(
-            task.model, self.config.parameters, longest=read.longest, sketched=True
+            task.model,
+            self.config.parameters,
+            longest=read.longest,
+            sketched=True,
+            kept_bytes=FLOAT16_BYTES * self.config.dim * n_kept,
         )
         require_gradient_memory(
             need,
             device=resolve_device(task.runtime.device),
-            advice="Choose parameters of kind block or lora, fewer blocks, or lower max_tokens.",
+            advice="Choose parameters of kind block or lora, fewer blocks, or a lower dim or "
+            "max_tokens.",
         )
 
 
