@@ -12,7 +12,10 @@ from flows.cli_settings import Device, Model, Online, Verbose, files, run_flow
 from flows.environment import quiet_defaults
 from flows.terminal import plain_errors, say, show_facts, show_table
 
-SHOWN = ("auprc", "precision", "full_ap", "mrr", "length_correlation")
+SHOWN = (
+    *("auprc", "precision", "full_ap", "mrr", "length_correlation"),
+    *("lds", "tail_patch", "closed_loop"),
+)
 
 Settings = Annotated[
     Path | None, typer.Argument(help="Settings in YAML or JSON, as in examples/evaluate.yaml.")
@@ -35,6 +38,9 @@ Queries = Annotated[
 ]
 Label = Annotated[str, typer.Option(help="Field of --rows and --queries that says what is right.")]
 Work = Annotated[str | None, typer.Option(help="Folder of results; a run goes on in its own.")]
+Counterfactual = Annotated[
+    str | None, typer.Option(help="Retrain too (LDS, tail-patch, closed loop): cpu or gpu sizes.")
+]
 LimitRows = Annotated[int | None, typer.Option("--limit-rows", help="Most rows of a pool.")]
 LimitQueries = Annotated[int | None, typer.Option("--limit-queries", help="Most queries.")]
 
@@ -70,6 +76,7 @@ def run(
     work: Work = None,
     limit_rows: LimitRows = None,
     limit_queries: LimitQueries = None,
+    counterfactual: Counterfactual = None,
     device: Device = None,
     *,
     online: Online = False,
@@ -92,6 +99,7 @@ def run(
                 "work": work,
                 "limits.rows": limit_rows,
                 "limits.queries": limit_queries,
+                "counterfactual": counterfactual,
                 "runtime.device": device,
             },
         )
@@ -181,7 +189,8 @@ def show_evaluation(report: Any) -> None:
         lines = [
             one for one in report.summary if (one["task"], one["paradigm"]) == (task, paradigm)
         ]
-        columns = [name for name in lines[0] if name.partition("@")[0] in SHOWN]
+        names = dict.fromkeys(name for line in lines for name in line)
+        columns = [name for name in names if name.partition("@")[0] in SHOWN]
         show_table(
             f"\n{task} ({paradigm})",
             ("method", *columns),

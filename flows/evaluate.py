@@ -14,7 +14,10 @@ from tasks.evaluate.run import Outcome, TaskReport, cells, check_evaluation, met
 from tasks.evaluate.settings import EvaluateConfig, Paradigm
 from tasks.prefect_tasks import gather_tables, measure_effects, prepare_task, run_method
 
-SHOWN_METRICS = ("auprc", "precision", "full_ap", "mrr", "length_correlation")
+SHOWN_METRICS = (
+    *("auprc", "precision", "full_ap", "mrr", "length_correlation"),
+    *("lds", "tail_patch", "closed_loop"),
+)
 
 
 @flow(name="evaluate", flow_run_name="evaluate", on_failure=[explain_failure])
@@ -40,7 +43,7 @@ def evaluate(config: EvaluateConfig, command: str = "") -> Gathered:
                 outcome: Outcome = run_method(config, task, paradigm, method, progress=progress)
             outcomes.append(outcome)
             _say(f"{len(outcomes)} of {len(todo) * len(names)}: {outcome.summary}")
-        if config.measures_training(task):
+        if config.measures_training(task, paradigm):
             _measure_effects(config, task, paradigm, outcomes)
         gathered = gather_tables(config, outcomes, command=command)
         _leave_task(prepared, gathered, outcomes)

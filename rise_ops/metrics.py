@@ -167,11 +167,9 @@ def length_correlation(scores: Scores, lengths: Float[np.ndarray, " rows"]) -> M
         lengths: Of the rows, in tokens.
 
     Raises:
-        ValueError: There is not one length a row, or scores are not finite.
+        ValueError: Scores are not finite.
     """
     _check(scores, np.zeros(scores.shape, dtype=bool))
-    if len(lengths) != len(scores):
-        raise ValueError(f"got {len(lengths)} lengths for {len(scores)} rows.")
     ranks, of_lengths = rankdata(scores, axis=0), rankdata(lengths)
     ranks, of_lengths = ranks - ranks.mean(axis=0), of_lengths - of_lengths.mean()
     norms = np.sqrt((ranks**2).sum(axis=0) * (of_lengths**2).sum())

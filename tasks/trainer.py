@@ -18,17 +18,25 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tasks.backbone import RowTokenizer, load_tokenizer, resolve_device
+from tasks.backbone import RowTokenizer, load_tokenizer, model_shape, resolve_device
 from tasks.config import ModelConfig, RuntimeConfig
 from tasks.evaluate.method import LabelledText
+from tasks.memory import available_bytes
 from tasks.models import model_fingerprint, quiet_transformers, resolve_model
-from tasks.trained_part import choose_trained
+from tasks.trained_part import FrozenPrefix, choose_trained
 from tasks.training_config import TrainingConfig
 
 STATE_BYTES = 2 * 2**30
 """Most memory for what the first blocks give; where it would take more, they run at every step."""
 
 FLOAT32_BYTES = 4
+
+TRAINING_COPIES = 4
+"""What is held of a trained number beside itself: its start, its gradient, and AdamW's moments."""
+
+
+class DivergedError(ValueError):
+    """A loss is not finite: the settings of the training do not suit the model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,17 +87,40 @@ class Trainer:
     """
 
     def __init__(
-        self, model: ModelConfig, config: TrainingConfig, runtime: RuntimeConfig | None = None
+        self,
+        model: ModelConfig,
+        config: TrainingConfig,
+        runtime: RuntimeConfig | None = None,
+        *,
+        reads_only: bool = False,
     ) -> None:
-        """Load a model in float32; see `tasks.trained_part.choose_trained` for what it refuses."""
+        """Load a model in float32.
+
+        Args:
+            model: Which model.
+            config: What is trained, and how rows are read.
+            runtime: Device and limits.
+            reads_only: Nothing is trained: losses alone are wanted.
+
+        Raises:
+            ValueError: No such model or device; or see `tasks.trained_part.choose_trained`.
+            MemoryError: The training will not fit; the message has the numbers.
+        """
         runtime = runtime or RuntimeConfig()
         self.config = config
         self.tokenizer: RowTokenizer = load_tokenizer(model)
         self.device = resolve_device(runtime.device)
+        if not reads_only:
+            require_training_memory(model, config, self.device)
         self.fingerprint = model_fingerprint(resolve_model(model).path)
         self._runtime = runtime
         self.model = load_whole(model).to(self.device)
-        self._prefix = choose_trained(self.model, config.trained, seed=config.seed, name=model.name)
+        self._prefix: FrozenPrefix | None = None
+        self.model.requires_grad_(requires_grad=False)
+        if not reads_only:
+            self._prefix = choose_trained(
+                self.model, config.trained, seed=config.seed, name=model.name
+            )
         self._start = {name: own.detach().clone() for name, own in self.trained().items()}
         self._vocabulary: int = self.model.get_output_embeddings().weight.shape[0]
 
@@ -124,7 +155,11 @@ class Trainer:
         ]
         firsts = [max(1, row.first_target) for row in encoded]
         _check_predicted(texts, ids, firsts, self.config.max_tokens)
-        return ReadRows(ids, firsts, self._states(ids))
+        return self.read_ids(ids, firsts)
+
+    def read_ids(self, ids: Sequence[Tensor], first_target: Sequence[int]) -> ReadRows:
+        """Run tokens through the blocks that are not trained; see `ReadRows`."""
+        return ReadRows(ids, first_target, self._states(ids))
 
     def losses(self, rows: ReadRows) -> npt.NDArray[np.float64]:
         """Return each row's mean cross-entropy in nats, float64 [rows]."""
@@ -227,7 +262,7 @@ class Fit:
         """Take the next step.
 
         Raises:
-            ValueError: The loss is not finite.
+            DivergedError: The loss is not finite.
         """
         config = self._trainer.config
         rate = config.learning_rate * rate_factor(self.step, self.n_steps, config)
@@ -236,7 +271,7 @@ class Fit:
         self._optimizer.zero_grad()
         loss = self._trainer.backward(self._rows, self._batches[self.step])
         if not math.isfinite(loss):
-            raise ValueError(
+            raise DivergedError(
                 f"the loss of step {self.step + 1} of {self.n_steps} is {loss}. Lower "
                 f"training.learning_rate (now {config.learning_rate:g}) and run again."
             )
@@ -285,6 +320,28 @@ def load_whole(model: ModelConfig) -> Any:
         local_files_only=True,
     )
     return loaded.eval()
+
+
+def require_training_memory(model: ModelConfig, config: TrainingConfig, device: str) -> int:
+    """Return the least bytes that a training holds at once, and refuse one that does not fit.
+
+    Held are the weights and, of what is trained, its start, gradients and two moments; activations
+    and logits come on top.
+
+    Raises:
+        MemoryError: The device has less; the message has the numbers.
+    """
+    n_numbers = model_shape(model).n_parameters
+    n_trained = {"full": n_numbers, "blocks": 0, "lora": 0}[config.trained.kind]
+    need = FLOAT32_BYTES * (n_numbers + TRAINING_COPIES * n_trained)
+    free = available_bytes(device)
+    if free is not None and need > free:
+        raise MemoryError(
+            f"training {model.name} ({config.trained.kind}) holds {need / 1e9:.1f} GB of weights, "
+            f"gradients and moments, and {device} has {free / 1e9:.1f} GB free. Train the last "
+            "blocks (kind: blocks), take a smaller model, or free memory."
+        )
+    return need
 
 
 def planned_batches(

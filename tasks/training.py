@@ -12,7 +12,9 @@ the same CPU. Weights that the training leaves alone are on disk once: the check
         run.json                 written last: losses, tokens, seconds
 """
 
+import errno
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -153,11 +155,10 @@ def row_losses(
         ValueError: No such model, or a row without a predicted token.
     """
     config = TrainingConfig(
-        trained={"kind": "full"},  # type: ignore[arg-type]
         max_tokens=max_tokens,
         precision=precision,  # type: ignore[arg-type]
     )
-    trainer = Trainer(model, config, runtime)
+    trainer = Trainer(model, config, runtime, reads_only=True)
     return trainer.losses(trainer.read(rows, completion=completion))
 
 
@@ -256,7 +257,7 @@ def _save_model(trainer: Trainer, home: Path, folder: Path) -> None:
         if not shared.exists():
             publish_file(shared, lambda partial: save_file(frozen, partial, metadata))
         first, second = (f"model-0000{n}-of-00002.safetensors" for n in (1, 2))
-        os.link(shared, staging / first)
+        _share(shared, staging / first)
         save_file({name: state[name] for name in changed}, staging / second, metadata)
         places = {name: second if name in changed else first for name in state}
         size = sum(own.numel() * own.element_size() for own in state.values())
@@ -264,6 +265,16 @@ def _save_model(trainer: Trainer, home: Path, folder: Path) -> None:
         write_json(staging / "model.safetensors.index.json", index)
         if isinstance(trainer.config.trained, LoraTraining):
             _save_adapter(trainer, staging / "adapter")
+
+
+def _share(file: Path, link: Path) -> None:
+    """Let a second name stand for a file; copy it where the file system has no such names."""
+    try:
+        os.link(file, link)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV):
+            raise
+        shutil.copyfile(file, link)
 
 
 def whole_state(trainer: Trainer) -> tuple[dict[str, torch.Tensor], set[str]]:

@@ -78,7 +78,7 @@ def plant_files(
     config = validated(PlantConfig, given, origin="options")
     rows = validated(RowsConfig, {"source": source}, origin="options")
     named = ModelConfig() if model is None else ModelConfig(name=model)
-    texts = plant(read_rows(rows, load_tokenizer(named), what="rows"), config)
+    texts = plant(read_rows(rows, load_tokenizer(named), what="rows").rows, config)
     return write_planted(folder, texts, model=named.name)
 
 

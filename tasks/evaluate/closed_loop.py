@@ -22,7 +22,7 @@ from tasks.backbone import load_tokenizer
 from tasks.evaluate.counterfactual_config import ClosedLoopConfig
 from tasks.evaluate.loss_bank import LossBank, Training
 from tasks.evaluate.method import LabelledText, PreparedTask
-from tasks.evaluate.short_texts import balanced, cut_texts, with_loss
+from tasks.evaluate.short_texts import MeasureRefused, balanced, cut_texts, with_loss
 from tasks.progress import NO_PROGRESS, Progress
 
 DEVIATIONS_TO_PASS = 3.0
@@ -81,7 +81,7 @@ def closed_loop_lines(
         progress: Receives one step for each training.
 
     Raises:
-        ValueError: The target has no queries, too few rows, or no held-out text.
+        MeasureRefused: The target has no queries, too few rows, or no held-out text.
     """
     plan = _Plan(task, held_out, config)
     arms = plan.arms({name: own for name, own in scores.items() if _chosen(name, config)})
@@ -209,7 +209,7 @@ class _Plan:
             n = min(n, len(own) // 3) if taken_from_pool else n
             parts += [source[k] for k in balanced(source, own, n, seed=self._config.seed)]
         if not any(own.label == self.target for own in parts):
-            raise ValueError(
+            raise MeasureRefused(
                 f"the closed loop on {self._task.name} has no held-out text of label "
                 f"{self.target!r}; name another label (closed_loop.target), or leave it out."
             )
@@ -219,7 +219,7 @@ class _Plan:
         queries = self._task.queries
         own = [n for n, query in enumerate(queries) if query.label == self.target]
         if not own:
-            raise ValueError(
+            raise MeasureRefused(
                 f"closed_loop.target is {self.target!r}, but queries of {self._task.name} are "
                 f"{sorted({query.label for query in queries})}; name one of these."
             )
@@ -232,7 +232,7 @@ class _Plan:
         half = int(self._n_tokens[self._usable].sum()) // 2
         budget = min(self._config.tokens, of_target, half)
         if budget < int(self._n_tokens[self._usable].max(initial=1)):
-            raise ValueError(
+            raise MeasureRefused(
                 f"the closed loop on {self._task.name} has {of_target} tokens of label "
                 f"{self.target!r} and {2 * half} in all: too few for an arm. Use more rows, or "
                 "leave it out."

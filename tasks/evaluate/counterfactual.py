@@ -6,6 +6,7 @@ score a few short rows. Trainings are kept under ``folder`` by what they are, wh
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,18 @@ from tasks.evaluate.closed_loop import closed_loop_lines
 from tasks.evaluate.counterfactual_config import CounterfactualConfig
 from tasks.evaluate.lds import lds_facts, lds_lines, lds_losses, lds_task
 from tasks.evaluate.method import LabelledText, MethodRefused, MethodScores, PreparedTask
+from tasks.evaluate.short_texts import MeasureRefused
 from tasks.evaluate.tail_patch import tail_patch_lines
 from tasks.progress import NO_PROGRESS, Progress
+from tasks.trainer import DivergedError
 
 Scorer = Callable[[PreparedTask], MethodScores]
 """`Method.scores`, or something that looks up what was kept; may raise `MethodRefused`."""
 
 Line = dict[str, Any]
+
+EVERY_METHOD = "every method"
+"""Stands for the methods where a measure is refused, and not a method."""
 
 
 @dataclass(eq=False)
@@ -63,39 +69,80 @@ def counterfactual(
         held_out: Further labelled texts, for the losses of the closed loop.
         progress: Receives one step for each training.
 
-    Raises:
-        ValueError: The task is too small for a measure; the message says which setting to change.
+    Returns:
+        What was measured. A measure that a task is too small for, whose training diverges or does
+        not fit into memory, is a line of ``refusals``, of `EVERY_METHOD`.
     """
-    result = Counterfactual()
-    if config.lds is not None:
-        small = lds_task(task, config.lds)
-        found = lds_losses(small, config.lds, folder, progress=progress)
-        scores = _score(small, scorers, result)
-        result.lds = lds_lines(small, found, scores)
-        result.facts["lds"] = lds_facts(small, found)
-    if config.tail_patch is None and config.closed_loop is None:
-        return result
-    scores = _score(task, scorers, result)
-    if config.tail_patch is not None:
-        result.tail_patch = tail_patch_lines(
-            task, scores, config.tail_patch, folder, progress=progress
-        )
-    if config.closed_loop is not None:
-        result.closed_loop = closed_loop_lines(
-            task, held_out, scores, config.closed_loop, folder, progress=progress
-        )
-    return result
+    run = _Run(task, scorers, config, folder, progress)
+    run.attempt(run.lds)
+    run.attempt(run.tail_patch)
+    run.attempt(lambda: run.closed_loop(held_out))
+    return run.result
 
 
-def _score(
-    task: PreparedTask, scorers: Mapping[str, Scorer], result: Counterfactual
-) -> dict[str, npt.NDArray[np.float32]]:
-    scores = {}
-    for name, scorer in scorers.items():
+class _Run:
+    """The measures of one task; scores of the whole task are asked for once."""
+
+    def __init__(
+        self,
+        task: PreparedTask,
+        scorers: Mapping[str, Scorer],
+        config: CounterfactualConfig,
+        folder: Path,
+        progress: Progress,
+    ) -> None:
+        self.result = Counterfactual()
+        self._task, self._scorers, self._config = task, scorers, config
+        self._folder, self._progress = folder, progress
+
+    def attempt(self, take: Callable[[], None]) -> None:
+        """Take a measure, or record why it cannot be taken on this task."""
         try:
-            scores[name] = scorer(task).scores
-        except MethodRefused as refusal:
-            line = {"method": name, "kind": "refused", "reason": str(refusal)}
-            if line not in result.refusals:
-                result.refusals.append(line)
-    return scores
+            take()
+        except (MeasureRefused, DivergedError, MemoryError) as refusal:
+            self._refused(EVERY_METHOD, str(refusal))
+
+    def lds(self) -> None:
+        """See `tasks.evaluate.lds`."""
+        config = self._config.lds
+        if config is None:
+            return
+        small = lds_task(self._task, config)
+        found = lds_losses(small, config, self._folder, progress=self._progress)
+        self.result.lds = lds_lines(small, found, self._scores(small))
+        self.result.facts["lds"] = lds_facts(small, found)
+
+    def tail_patch(self) -> None:
+        """See `tasks.evaluate.tail_patch`."""
+        config = self._config.tail_patch
+        if config is not None:
+            self.result.tail_patch = tail_patch_lines(
+                self._task, self._whole_scores, config, self._folder, progress=self._progress
+            )
+
+    def closed_loop(self, held_out: Sequence[LabelledText]) -> None:
+        """See `tasks.evaluate.closed_loop`."""
+        config = self._config.closed_loop
+        if config is not None:
+            scores, folder = self._whole_scores, self._folder
+            self.result.closed_loop = closed_loop_lines(
+                self._task, held_out, scores, config, folder, progress=self._progress
+            )
+
+    @cached_property
+    def _whole_scores(self) -> dict[str, npt.NDArray[np.float32]]:
+        return self._scores(self._task)
+
+    def _scores(self, task: PreparedTask) -> dict[str, npt.NDArray[np.float32]]:
+        scores = {}
+        for name, scorer in self._scorers.items():
+            try:
+                scores[name] = scorer(task).scores
+            except MethodRefused as refusal:
+                self._refused(name, str(refusal))
+        return scores
+
+    def _refused(self, name: str, reason: str) -> None:
+        line = {"method": name, "kind": "refused", "reason": reason}
+        if line not in self.result.refusals:
+            self.result.refusals.append(line)

@@ -12,13 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from storage.files import read_json, short_id, write_json
-from tasks.evaluate.counterfactual import Counterfactual, Scorer, counterfactual
+from tasks.evaluate.counterfactual import (
+    EVERY_METHOD,
+    Counterfactual,
+    Scorer,
+    counterfactual,
+)
 from tasks.evaluate.counterfactual_config import CounterfactualConfig
 from tasks.evaluate.method import MethodRefused, MethodScores, PreparedTask
 from tasks.evaluate.ready import ReadyTask, ready_task
 from tasks.evaluate.registry import ChosenMethod, choose_methods
 from tasks.evaluate.run import Outcome, scores_of
 from tasks.evaluate.settings import EvaluateConfig, Paradigm, settings_of
+from tasks.evaluate.texts import labelled_digest
 from tasks.progress import NO_PROGRESS, Progress
 
 LOG = logging.getLogger(__name__)
@@ -29,7 +35,6 @@ BANK = "trainings"
 
 MEASURES = ("lds", "tail_patch", "closed_loop")
 """Measures and the tables of the same names; each is taken and kept alone."""
-EVERY_METHOD = "every method"
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def kept_effects(
     config: EvaluateConfig, ready: ReadyTask, methods: Sequence[ChosenMethod]
 ) -> dict[str, dict[str, Any]]:
     """Return the fields of `Counterfactual` for each measure that was taken."""
-    if not config.measures_training(ready.texts.name):
+    if not config.measures_training(ready.texts.name, ready.paradigm):
         return {}
     paths = {
         measure: _path(config, ready, methods, measure, settings)
@@ -130,18 +135,14 @@ def _measured(
     settings: CounterfactualConfig,
     progress: Progress,
 ) -> Counterfactual:
-    try:
-        return counterfactual(
-            ready.prepared(config),
-            {one.name: _scorer(config, ready, one) for one in methods},
-            settings,
-            Path(config.work).absolute() / BANK,
-            held_out=ready.texts.held_out,
-            progress=progress,
-        )
-    except ValueError as error:  # the task is too small, which will not change by itself
-        line = {"method": EVERY_METHOD, "kind": "refused", "reason": str(error)}
-        return Counterfactual(refusals=[line])
+    return counterfactual(
+        ready.prepared(config),
+        {one.name: _scorer(config, ready, one) for one in methods},
+        settings,
+        Path(config.work).absolute() / BANK,
+        held_out=ready.texts.held_out,
+        progress=progress,
+    )
 
 
 def _scorer(config: EvaluateConfig, ready: ReadyTask, method: ChosenMethod) -> Scorer:
@@ -169,6 +170,7 @@ def _path(
         "version": EFFECTS_VERSION,
         **ready.identity,
         "methods": [[one.name, one.key, dict(one.settings)] for one in methods],
+        "held_out": labelled_digest(ready.texts.held_out),
         "settings": settings_of(settings),
         "seed": config.seed,
     }

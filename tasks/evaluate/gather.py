@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from tasks.backbone import resolve_device
+from tasks.evaluate.closed_loop import verdicts
 from tasks.evaluate.effects import MEASURES, kept_effects
 from tasks.evaluate.kept import KeptResult
 from tasks.evaluate.machine import machine, now
@@ -190,6 +191,7 @@ def _gathered(folder: Path, lines: Lines) -> Gathered:
         key = (line["task"], line["paradigm"], line["method"])
         name = line["metric"] if line["k"] is None else f"{line['metric']}@{line['k']}"
         headlines.setdefault(key, {})[name] = line["value"]
+    _add_effects_headlines(headlines, lines)
     kinds = [line["kind"] for line in lines["refusals"]]
     return Gathered(
         folder=str(folder),
@@ -201,3 +203,21 @@ def _gathered(folder: Path, lines: Lines) -> Gathered:
             for (task, paradigm, method), found in headlines.items()
         ),
     )
+
+
+def _add_effects_headlines(
+    headlines: dict[tuple[str, str, str], dict[str, Any]], lines: Lines
+) -> None:
+    """Add LDS, tail-patch above random rows, and the closed loop's verdict to their methods."""
+    for line in lines["lds"]:
+        key = (line["task"], line["paradigm"], line["method"])
+        if line["kind"] == "method" and key in headlines:
+            headlines[key]["lds"] = line["value"]
+    for line in lines["tail_patch"]:
+        key = (line["task"], line["paradigm"], line["method"])
+        headlines.setdefault(key, {})["tail_patch"] = line["value"] - line["random"]
+    for place in dict.fromkeys((line["task"], line["paradigm"]) for line in lines["closed_loop"]):
+        mine = [line for line in lines["closed_loop"] if (line["task"], line["paradigm"]) == place]
+        for one in verdicts(mine):
+            word = "passed" if one.passed else "not passed"
+            headlines.setdefault((*place, one.method), {})["closed_loop"] = word

@@ -19,7 +19,7 @@ from tasks.backbone import load_tokenizer
 from tasks.evaluate.counterfactual_config import LdsConfig
 from tasks.evaluate.loss_bank import LossBank, Training
 from tasks.evaluate.method import PreparedTask
-from tasks.evaluate.short_texts import balanced, cut_texts, same_label, with_loss
+from tasks.evaluate.short_texts import MeasureRefused, balanced, cut_texts, same_label, with_loss
 from tasks.progress import NO_PROGRESS, Progress
 
 
@@ -54,7 +54,7 @@ def lds_task(task: PreparedTask, config: LdsConfig) -> PreparedTask:
     the task has enough of them; prompts of queries carry no loss.
 
     Raises:
-        ValueError: Fewer than 4 rows, or no query, have a predicted token before the cut.
+        MeasureRefused: Fewer than 4 rows, or no query, have a predicted token before the cut.
     """
     tokenizer = load_tokenizer(task.model)
     most = config.training.max_tokens
@@ -64,7 +64,9 @@ def lds_task(task: PreparedTask, config: LdsConfig) -> PreparedTask:
     n_taken = config.rows + (config.queries if config.queries_from == "rows" else 0)
     taken = balanced(rows, usable, n_taken, seed=config.seed, preferred=whole)
     if config.queries_from == "rows":
-        asked = balanced(rows, taken, config.queries, seed=config.seed + 1)
+        answered = set(with_loss(rows, tokenizer, completion=True))
+        candidates = [n for n in taken if n in answered]
+        asked = balanced(rows, candidates, config.queries, seed=config.seed + 1)
         kept = [n for n in taken if n not in set(asked)]
         queries = [rows[n] for n in asked]
         positives = same_label([rows[n] for n in kept], queries)
@@ -76,7 +78,7 @@ def lds_task(task: PreparedTask, config: LdsConfig) -> PreparedTask:
         queries = [cut[n] for n in asked]
         positives = task.positives[np.ix_(kept, asked)]
     if len(kept) < 4 or not queries:
-        raise ValueError(
+        raise MeasureRefused(
             f"LDS on {task.name} needs 4 rows and a query with a predicted token among their first "
             f"{most}, found {len(kept)} and {len(queries)}. Raise lds.training.max_tokens, or "
             "leave LDS out for this task."

@@ -28,7 +28,7 @@ from tasks.config import ModelConfig, RuntimeConfig
 from tasks.evaluate.method import LabelledText
 from tasks.models import model_fingerprint, resolve_model
 from tasks.progress import NO_PROGRESS, Progress
-from tasks.trainer import STATE_BYTES, Fit, ReadRows, Trainer, planned_batches
+from tasks.trainer import STATE_BYTES, DivergedError, Fit, ReadRows, Trainer, planned_batches
 from tasks.training import TRAINING_VERSION, texts_digest
 from tasks.training_config import TrainingConfig
 
@@ -85,7 +85,8 @@ class LossBank:
         """Do the trainings that are missing; what other processes have in hand is waited for.
 
         Raises:
-            ValueError: A row or text without a predicted token, or a loss that is not finite.
+            DivergedError: A loss is not finite.
+            ValueError: A row or text has no predicted token.
         """
         wanted = list(dict.fromkeys(trainings))
         missing = [one for one in wanted if not self._path(one).is_file()]
@@ -133,7 +134,7 @@ class LossBank:
         texts = self._rows("texts", training.texts)
         losses = trainer.losses(texts)
         if not np.isfinite(losses).all():
-            raise ValueError(
+            raise DivergedError(
                 f"after training on {len(training.rows)} rows a loss is not finite. Lower "
                 f"training.learning_rate (now {self._config.learning_rate:g}) and run again."
             )

@@ -29,6 +29,8 @@ from tasks.training import train
 TRAININGS = "trainings"
 TASKS = "tasks"
 POOLS = "pools"
+KEPT_TASKS = 16
+"""Tasks that a process keeps in memory, as texts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,15 +99,12 @@ class ReadyTask:
 
 
 def read_task(config: EvaluateConfig, name: str) -> TaskTexts:
-    """Read a task's texts and apply its limits.
+    """Read a task's texts and apply its limits; the process keeps what it read.
 
     Raises:
         ValueError: No such task, its files are missing or damaged, or nothing is right in it.
     """
-    task = next((one for one in config.tasks if one.name == name), None)
-    if task is None:
-        raise ValueError(f"no task {name!r}; there are {[one.name for one in config.tasks]}.")
-    return limited(_texts(config, task), config.limits_for(name), seed=config.seed)
+    return _read(_Asked(config, NO_PROGRESS), name)
 
 
 def ready_task(
@@ -113,7 +112,7 @@ def ready_task(
 ) -> ReadyTask:
     """Read a task, and fine-tune the model on its pool where the paradigm asks for it.
 
-    The last one is kept in the process. A fine-tuning that was done before is found.
+    The process keeps it. A fine-tuning that was done before is found.
 
     Raises:
         ValueError: See `read_task` and `tasks.training.train`.
@@ -135,10 +134,19 @@ class _Asked:
         return hash(self._json)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=KEPT_TASKS)
+def _read(asked: _Asked, name: str) -> TaskTexts:
+    config = asked.config
+    task = next((one for one in config.tasks if one.name == name), None)
+    if task is None:
+        raise ValueError(f"no task {name!r}; there are {[one.name for one in config.tasks]}.")
+    return limited(_texts(config, task), config.limits_for(name), seed=config.seed)
+
+
+@lru_cache(maxsize=KEPT_TASKS)
 def _ready(asked: _Asked, name: str, paradigm: Paradigm) -> ReadyTask:
     config = asked.config
-    texts = read_task(config, name)
+    texts = _read(asked, name)
     model = from_anywhere(config.model)
     checkpoints: tuple[Path, ...] = ()
     training: dict[str, Any] | None = None

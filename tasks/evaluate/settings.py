@@ -170,13 +170,22 @@ class EvaluateConfig(StageConfig):
         None,
         title="Counterfactual measures",
         description="What training does: LDS, tail-patch, closed loop; in YAML also cpu or gpu. "
-        "Empty: none, as they train many times.",
+        "Of the paradigm predict. Empty: none, as they train many times.",
     )
     counterfactual_tasks: Names = Field(
         (), title="Tasks with counterfactual measures", description="Empty: all."
     )
     seed: int = Field(0, ge=0, lt=2**32, title="Seed")
     runtime: RuntimeConfig = Field(RuntimeConfig(), title="Runtime")
+
+    @model_validator(mode="after")
+    def _counterfactual_of_predict(self) -> "EvaluateConfig":
+        if self.counterfactual is not None and "predict" not in self.paradigms:
+            raise ValueError(
+                "counterfactual measures are of the paradigm predict, but paradigms are "
+                f"{list(self.paradigms)}; add predict, or leave counterfactual out."
+            )
+        return self
 
     @model_validator(mode="after")
     def _tasks_differ(self) -> "EvaluateConfig":
@@ -199,10 +208,15 @@ class EvaluateConfig(StageConfig):
             )
         return self
 
-    def measures_training(self, task: str) -> bool:
-        """Tell whether the counterfactual measures are taken on a task."""
+    def measures_training(self, task: str, paradigm: Paradigm) -> bool:
+        """Tell whether the counterfactual measures are taken on a task.
+
+        They train from the model that is attributed. For "recall" that one has seen the rows, and
+        to train on some of them once more says nothing of what they did.
+        """
         chosen = self.counterfactual_tasks
-        return self.counterfactual is not None and (not chosen or task in chosen)
+        asked = self.counterfactual is not None and (not chosen or task in chosen)
+        return asked and paradigm == "predict"
 
     def limits_for(self, task: str) -> TaskLimits:
         """Return the limits of a task."""

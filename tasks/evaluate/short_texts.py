@@ -14,6 +14,10 @@ from tasks.backbone import RowTokenizer
 from tasks.evaluate.method import LabelledText
 
 
+class MeasureRefused(ValueError):  # noqa: N818 - a verdict on a measure and a task, not a fault
+    """A task is too small for a measure; the message says which setting to change."""
+
+
 def cut_texts(
     texts: Sequence[LabelledText], tokenizer: RowTokenizer, *, max_tokens: int
 ) -> list[LabelledText]:

@@ -18,7 +18,7 @@ from tasks.backbone import load_tokenizer
 from tasks.evaluate.counterfactual_config import TailPatchConfig
 from tasks.evaluate.loss_bank import LossBank, Training
 from tasks.evaluate.method import PreparedTask
-from tasks.evaluate.short_texts import balanced, cut_texts, with_loss
+from tasks.evaluate.short_texts import MeasureRefused, balanced, cut_texts, with_loss
 from tasks.progress import NO_PROGRESS, Progress
 
 
@@ -40,7 +40,7 @@ def tail_patch_lines(
         progress: Receives one step for each training.
 
     Raises:
-        ValueError: The pool has fewer rows than the step takes, or no query can be measured.
+        MeasureRefused: The pool has fewer rows than the step takes, or no query can be measured.
     """
     plan = _Plan(task, config)
     wanted = {name: plan.strongest(own) for name, own in scores.items()}
@@ -84,7 +84,7 @@ class _Plan:
         askable = with_loss(queries, tokenizer, completion=True)
         self.queries = balanced(queries, askable, config.queries, seed=config.seed)
         if len(self._usable) < config.rows or not self.queries:
-            raise ValueError(
+            raise MeasureRefused(
                 f"tail-patch on {task.name} needs {config.rows} rows and a query with a predicted "
                 f"token among their first {most}, found {len(self._usable)} and "
                 f"{len(self.queries)}. Raise tail_patch.training.max_tokens or lower "

@@ -12,6 +12,7 @@ from tiny import KINDS, tiny_model
 from tiny_rows import tiny_texts
 from transformers.models.auto import AutoModelForCausalLM, AutoTokenizer
 
+import tasks.trainer as trainer_module
 import tasks.training as training_module
 from tasks.config import ModelConfig, RuntimeConfig
 from tasks.evaluate.method import LabelledText
@@ -234,3 +235,12 @@ def test_what_a_run_is_known_by(tiny_llama: Path, tmp_path: Path) -> None:
     renamed = [LabelledText("other", own.text, own.prompt_chars, "other") for own in texts(5)]
     assert train(model_of(tiny_llama), renamed, SMALL, tmp_path) == run
     assert train(model_of(tiny_llama), texts(5)[::-1], SMALL, tmp_path).run_id != run.run_id
+
+
+def test_a_training_that_does_not_fit_is_refused_with_numbers(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer_module, "available_bytes", lambda device: 100_000)
+    full = SMALL.model_copy(update={"trained": FullTraining()})
+    with pytest.raises(MemoryError, match=r"\(full\) holds 0\.0 GB .* cpu has 0\.0 GB free"):
+        Trainer(model_of(tiny_llama), full, RuntimeConfig(device="cpu"))
