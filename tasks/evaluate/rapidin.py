@@ -21,7 +21,6 @@ from tasks.evaluate.gradient_model import GradientModel
 from tasks.evaluate.gradient_settings import RapidInConfig, parameters_name
 from tasks.evaluate.kept_lines import KeptLines, kept_lines
 from tasks.evaluate.method import Cost, LabelledText, MethodScores, PreparedTask
-from tasks.evaluate.peak_memory import PeakMemory
 from tasks.evaluate.reading import ReadTask, ReadTexts, read_task, read_texts
 from tasks.models import model_fingerprint, resolve_model
 from tasks.progress import NO_PROGRESS, Progress
@@ -73,22 +72,20 @@ class RapidIn:
         """
         read = read_task(task, self.config)
         self._require_memory(task, read)
-        with PeakMemory() as memory:
-            gradients = _Compressor(task, self.config)
-            rows = self._kept_rows(task, read.rows, gradients, progress)
-            queries = self._kept_queries(task, read.queries, gradients)
-            started = time.monotonic()
-            scores = rapidin_scores(
-                CompressedGradients(rows.values, gradients.tables),
-                CompressedGradients(queries.values, gradients.tables),
-            )
-            multiplying = time.monotonic() - started
+        gradients = _Compressor(task, self.config)
+        rows = self._kept_rows(task, read.rows, gradients, progress)
+        queries = self._kept_queries(task, read.queries, gradients)
+        started = time.monotonic()
+        scores = rapidin_scores(
+            CompressedGradients(rows.values, gradients.tables),
+            CompressedGradients(queries.values, gradients.tables),
+        )
+        multiplying = time.monotonic() - started
         cost = Cost(
             index_seconds=rows.seconds,
             query_seconds=queries.seconds + multiplying,
             n_tokens=read.rows.n_tokens,
             bytes_per_row=float(rows.values[0].nbytes),
-            peak_bytes=memory.peak_bytes,
         )
         return MethodScores(scores, cost, (gradients.note, *read.notes))
 

@@ -22,7 +22,6 @@ import numpy.typing as npt
 from tasks.backbone import resolve_device
 from tasks.evaluate.gradient_settings import TrackStarConfig
 from tasks.evaluate.method import Cost, LabelledText, MethodRefused, MethodScores, PreparedTask
-from tasks.evaluate.peak_memory import PeakMemory
 from tasks.evaluate.reading import read_texts
 from tasks.models import resolve_model
 from tasks.progress import NO_PROGRESS, Progress
@@ -76,7 +75,7 @@ class TrackStar:
         queries = read_texts(task.model, task.queries, most=most, masked=True)
         progress.start(total=1, unit="runs")
         task.work.mkdir(parents=True, exist_ok=True)
-        with PeakMemory() as memory, tempfile.TemporaryDirectory(dir=task.work) as folder:
+        with tempfile.TemporaryDirectory(dir=task.work) as folder:
             started = time.monotonic()
             home = Path(folder)
             _write_texts(home / "rows.jsonl", [task.rows[n] for n in rows.predicted], masked=masked)
@@ -98,7 +97,6 @@ class TrackStar:
             index_seconds=seconds,
             query_seconds=0.0,
             n_tokens=rows.n_tokens,
-            peak_bytes=memory.peak_bytes,
         )
         note = f"{PACKAGE} {program_version(program)}; seconds are of rows and queries together"
         notes = (*rows.notes("rows", most), *queries.notes("queries", most))

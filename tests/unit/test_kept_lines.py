@@ -1,13 +1,11 @@
-"""Work that is kept block by block, and the memory that is watched meanwhile."""
+"""Work that is kept block by block."""
 
 import time
 
 import numpy as np
-import psutil
 import pytest
 
 from tasks.evaluate.kept_lines import kept_lines
-from tasks.evaluate.peak_memory import PeakMemory
 
 
 class Counting:
@@ -61,12 +59,3 @@ def test_seconds_are_those_of_all_runs(tmp_path):
 def test_nothing_to_do_is_refused(tmp_path):
     with pytest.raises(ValueError, match="got 0"):
         kept_lines(tmp_path, 0, _lines)
-
-
-def test_peak_memory_sees_what_was_held_for_a_moment():
-    before = psutil.Process().memory_info().rss
-    with PeakMemory() as memory:
-        held = np.ones(20_000_000)
-        time.sleep(0.15)
-        del held
-    assert memory.peak_bytes > before + 100_000_000
