@@ -117,11 +117,6 @@ class LossBank:
         """Return the median seconds of some trainings, when they were done."""
         return float(np.median([read_json(self._path(one))["seconds"] for one in trainings]))
 
-    def n_tokens(self) -> npt.NDArray[np.int64]:
-        """Return the tokens of each row of the pool as trainings cut it, int64 [rows]."""
-        counts = load_tokenizer(self._model).count([row.text for row in self._pool])
-        return np.minimum(np.array(counts, dtype=np.int64), self._config.max_tokens)
-
     def _do(self, training: Training) -> None:
         if self._path(training).is_file():
             return

@@ -2,10 +2,14 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from storage.files import exclusive_lock
 from tasks.backbone import load_tokenizer
@@ -16,6 +20,7 @@ from tasks.evaluate.counterfactual_config import (
     SIZES,
     ClosedLoopConfig,
     CounterfactualConfig,
+    CounterfactualOrSize,
     LdsConfig,
     TailPatchConfig,
 )
@@ -24,7 +29,7 @@ from tasks.evaluate.loss_bank import LossBank, Training
 from tasks.evaluate.method import Cost, LabelledText, MethodRefused, MethodScores, PreparedTask
 from tasks.evaluate.short_texts import balanced, cut_texts
 from tasks.evaluate.tables import lines_table
-from tasks.trainer import Fit, Trainer
+from tasks.trainer import Fit, Trainer, planned_batches
 from tasks.training_config import BlocksTraining, TrainingConfig
 
 SHORT = TrainingConfig(
@@ -220,8 +225,6 @@ def test_a_training_is_what_the_trainer_does(task: PreparedTask, tmp_path: Path)
     bank.fill([training])
     trainer = Trainer(task.model, SHORT, task.runtime)
     rows = trainer.read([task.rows[row] for row in training.rows])
-    from tasks.trainer import planned_batches
-
     places = {3: 0, 5: 1, 8: 2}
     batches = planned_batches(40, training.rows, SHORT, seed=4)
     fit = Fit(trainer, rows, [[places[row] for row in own] for own in batches])
@@ -248,8 +251,6 @@ def test_lds_rows_are_cut_balanced_and_may_hold_their_own_queries(task: Prepared
 
 def test_too_small_a_task_says_what_to_change(task: PreparedTask) -> None:
     masked = [LabelledText(own.text_id, own.text, len(own.text), own.label) for own in task.queries]
-    from dataclasses import replace
-
     with pytest.raises(ValueError, match=r"found 12 and 0\. Raise lds\.training\.max_tokens"):
         lds_task(replace(task, queries=masked), CONFIG.lds or LdsConfig())
 
@@ -265,6 +266,22 @@ def test_rows_fill_a_budget_in_their_order() -> None:
     assert rows_within([1, 0, 2, 3, 4], n_tokens, budget=100) == (1, 2, 4)
     assert rows_within([4, 3, 2, 1, 0], n_tokens, budget=55) == (2, 3, 4)
     assert rows_within([0], n_tokens, budget=10) == ()
+
+
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 400), st.integers(0, 9)
+)
+def test_a_budget_is_kept_and_spent_where_rows_fit(
+    sizes: list[int], budget: int, seed: int
+) -> None:
+    n_tokens = np.array(sizes)
+    order = np.random.default_rng(seed).permutation(len(sizes)).tolist()
+    taken = rows_within(order, n_tokens, budget=budget)
+    left = budget - int(n_tokens[list(taken)].sum())
+    assert left >= 0
+    assert list(taken) == sorted(set(taken))
+    skipped = [size for row, size in enumerate(sizes) if row not in taken]
+    assert left <= 0.01 * budget or all(size > left for size in skipped)
 
 
 def test_labels_with_too_few_leave_their_places() -> None:
@@ -286,10 +303,6 @@ def test_texts_are_cut_behind_a_token(task: PreparedTask) -> None:
 
 
 def test_sizes_have_names(tmp_path: Path) -> None:
-    from pydantic import TypeAdapter
-
-    from tasks.evaluate.counterfactual_config import CounterfactualOrSize
-
     read: Callable[[object], object] = TypeAdapter(CounterfactualOrSize).validate_python
     assert read("gpu") == SIZES["gpu"]
     assert read({"lds": None}) == CounterfactualConfig(lds=None)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.evaluate.counterfactual_config import SIZES
+from tasks.config_file import read_settings, validated
+from tasks.evaluate.counterfactual_config import SHORT, SIZES
 from tasks.evaluate.effects import measure_effects, scored_methods
 from tasks.evaluate.gather import gather
 from tasks.evaluate.loss_bank import LossBank
@@ -116,3 +117,11 @@ def test_retraining_needs_the_paradigm_that_it_is_of(tiny_llama: Path, tmp_path:
     assert config.counterfactual == SIZES["gpu"]
     assert config.measures_training("kinds", "predict")
     assert not config.measures_training("kinds", "recall")
+
+
+def test_the_example_is_valid() -> None:
+    file = Path(__file__).parents[2] / "examples" / "counterfactual.yaml"
+    config = validated(EvaluateConfig, read_settings(file), origin=str(file))
+    assert config.counterfactual is not None
+    assert config.counterfactual.lds is not None
+    assert config.counterfactual.lds.training == SHORT
