@@ -9,6 +9,7 @@ import importlib
 import importlib.metadata
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +71,8 @@ class EkFac:
             )
         read = read_task(task, self.config)
         progress.start(total=2, unit="steps")
-        with tempfile.TemporaryDirectory(dir=_made(task.work)) as folder:
+        with tempfile.TemporaryDirectory(dir=_made(task.work)) as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of kronfluence's own calls
             started = time.monotonic()
             analyzer, layers = self._analyzer(task, Path(folder))
             rows = [read.rows.rows[place] for place in read.rows.predicted]

@@ -114,8 +114,8 @@ def _last_blocks(
     if found is None or choice.blocks > len(found[1]):
         n_blocks = 0 if found is None else len(found[1])
         raise MethodRefused(
-            f"parameters.blocks is {choice.blocks}, but {name} has {n_blocks} blocks that can be "
-            "told apart. Lower it, or choose kind: full."
+            f"blocks is {choice.blocks}, but {name} has {n_blocks} blocks that can be told apart. "
+            "Lower it, or choose other parameters."
         )
     place, blocks = found
     return tuple(f"{place}.{n}." for n in range(len(blocks) - choice.blocks, len(blocks)))

@@ -107,7 +107,7 @@ class RapidIn:
         if not tokens:
             raise ValueError(
                 f"query {query.text_id!r} has no predicted token among its first "
-                f"{self.config.max_tokens}; ask for one with a completion."
+                f"{read.queries.most}; ask for one with a completion."
             )
         gradients = _Compressor(task, self.config)
         rows = self._kept_rows(task, read.rows, gradients, progress)

@@ -81,7 +81,7 @@ class TrackStar:
             _write_texts(home / "rows.jsonl", [task.rows[n] for n in rows.predicted], masked=masked)
             asked = [task.queries[n] for n in queries.predicted]
             _write_texts(home / "queries.jsonl", asked, masked=True)
-            self._run(program, task, home)
+            self._run(program, task, home, batch_tokens=rows.most)
             found = read_scores(home / "out" / "scores")
             seconds = time.monotonic() - started
         expected = (len(rows.predicted), len(queries.predicted))
@@ -99,14 +99,14 @@ class TrackStar:
             n_tokens=rows.n_tokens,
         )
         note = f"{PACKAGE} {program_version(program)}; seconds are of rows and queries together"
-        notes = (*rows.notes("rows", most), *queries.notes("queries", most))
+        notes = (*rows.notes("rows"), *queries.notes("queries"))
         return MethodScores(scores, cost, (note, *notes))
 
-    def _run(self, program: str, task: PreparedTask, home: Path) -> None:
+    def _run(self, program: str, task: PreparedTask, home: Path, *, batch_tokens: int) -> None:
         log = task.work / LOG_FILE
         with log.open("wb") as stream:
             done = subprocess.run(
-                [program, *self._arguments(task, home)],
+                [program, *self._arguments(task, home, batch_tokens)],
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 env=_environment(task, home),
@@ -119,7 +119,7 @@ class TrackStar:
                 f"{' / '.join(lines[-TAIL_LINES:])}. All of them are in {log}."
             )
 
-    def _arguments(self, task: PreparedTask, home: Path) -> list[str]:
+    def _arguments(self, task: PreparedTask, home: Path, batch_tokens: int) -> list[str]:
         arguments = ["trackstar", str(home / "out"), "--model", str(resolve_model(task.model).path)]
         for which, file in (("data", "rows.jsonl"), ("query", "queries.jsonl")):
             arguments += [f"--{which}.dataset", str(home / file)]
@@ -130,7 +130,7 @@ class TrackStar:
             *("--query.aggregation", "none"),
             *("--precision", "fp32"),
             *("--projection_dim", str(self.config.projection_dim)),
-            *("--token_batch_size", str(self.config.batch_tokens)),
+            *("--token_batch_size", str(batch_tokens)),
             "--unit_normalize",
         ]
 

@@ -115,7 +115,7 @@ class Z0Inf:
             "version": Z0INF_VERSION,
             "models": [model_fingerprint(resolve_model(own).path) for own in models],
             "texts": texts_digest(kept),
-            "max_tokens": self.config.max_tokens,
+            "max_tokens": read.most,
             "masked": masked,
         }
 
@@ -124,7 +124,7 @@ class Z0Inf:
                 row_losses(
                     models[number],
                     kept,
-                    max_tokens=self.config.max_tokens,
+                    max_tokens=read.most,
                     completion=masked,
                     runtime=task.runtime,
                 )
