@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.errors import CorruptionError
-from storage.files import digest, published_folder, read_json, short_id, write_json
+from storage.files import published_folder, read_json, short_id, write_json
 from tasks.evaluate.machine import now
 from tasks.evaluate.method import Cost, MethodScores
 
@@ -106,7 +106,6 @@ def keep_result(
     folder = work / RESULTS / known
     about = {
         "identity": {"version": RESULT_VERSION, **identity},
-        "digest": digest(dict(identity)),
         "cost": asdict(scores.cost),
         "notes": list(scores.notes),
         "device": device,

@@ -86,7 +86,10 @@ class ReadyTask:
     def placed(
         self, config: EvaluateConfig, method: ChosenMethod, task: PreparedTask
     ) -> PreparedTask:
-        """Return this task, or a small one made of it, with folders of a method's own."""
+        """Return this task, or a small one made of it, with folders of a method's own.
+
+        ``work`` is of the task, ``pool_work`` of its rows and model.
+        """
         mine = f"{method.key}-{short_id(dict(method.settings))}"
         known = {**self.identity, "texts": pair_digest(task.rows, task.queries)}
         name = f"{self.texts.name}-{self.paradigm}-{short_id(known)}"

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from storage.files import read_json, write_bytes, write_json
 from storage.refs import CorpusRef, IndexRef, ScoresRef
 from storage.scores import Scores
+from storage.signatures import SignatureIndex
 from tasks.config import (
     FilesSource,
     IndexConfig,
@@ -43,6 +44,7 @@ from tasks.signatures import (
 )
 
 NAME = "evaluate"
+SCALE_BYTES = 4
 BUILD_FILE = "index-cost.json"
 BLOCK_ROWS = 256
 """Rows a block: what a killed run may lose."""
@@ -100,7 +102,7 @@ class RiseMethod:
             index_seconds=built["seconds"],
             query_seconds=watch["query"],
             n_tokens=int(built["n_tokens"]),
-            bytes_per_row=indexed.n_bytes / max(1, indexed.n_rows),
+            bytes_per_row=_row_bytes(indexed.ref),
         )
         return MethodScores(found, cost, _notes(built, indexed, n_missing))
 
@@ -125,6 +127,12 @@ class RiseMethod:
         if self.preset not in PRESETS:
             raise ValueError(f"there is no preset {self.preset!r}; presets: {', '.join(PRESETS)}.")
         return PRESETS[self.preset]
+
+
+def _row_bytes(ref: IndexRef) -> float:
+    """Return the bytes of a row and of its scale; blocks on disk are filled up, so are more."""
+    index = SignatureIndex.open(ref)
+    return float(index.row_bytes + (0 if index.code == "float16" else SCALE_BYTES))
 
 
 def _source(path: Path, texts: Sequence[LabelledText]) -> RowsConfig:

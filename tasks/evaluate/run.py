@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from storage.files import waiting_lock
 from tasks.backbone import resolve_device
 from tasks.evaluate.kept import KeptResult, find_result, keep_result
 from tasks.evaluate.measuring import MemoryWatch
@@ -194,17 +195,24 @@ def scores_of(
         MethodRefused: The method cannot run on it here.
         Exception: Whatever a method fails with.
     """
-    identity = _identity(ready, chosen, task)
-    kept = find_result(Path(config.work), identity)
+    work, identity = Path(config.work), _identity(ready, chosen, task)
+    kept = find_result(work, identity)
     if kept is not None:
         return kept
-    return keep_result(
-        Path(config.work),
-        identity,
-        _checked(chosen, ready.placed(config, chosen, task), progress),
-        device=resolve_device(config.runtime.device),
-        names={"task": ready.texts.name, "paradigm": ready.paradigm, "method": chosen.name},
-    )
+    placed = ready.placed(config, chosen, task)
+    mine = placed.pool_work or placed.work
+    # a second process waits, then finds the scores; what is made of rows alone is shared, too
+    with waiting_lock(mine.with_name(f"{mine.name}.lock")):
+        kept = find_result(work, identity)
+        if kept is not None:
+            return kept
+        return keep_result(
+            work,
+            identity,
+            _checked(chosen, placed, progress),
+            device=resolve_device(config.runtime.device),
+            names={"task": ready.texts.name, "paradigm": ready.paradigm, "method": chosen.name},
+        )
 
 
 def _identity(ready: ReadyTask, chosen: ChosenMethod, task: PreparedTask) -> dict[str, object]:
@@ -224,7 +232,7 @@ def _scored(
     try:
         kept = scores_of(config, ready, chosen, ready.prepared(config), progress=progress)
     except MethodRefused as error:
-        return "refused", str(error)[:REASON_CHARS], None
+        return "refused", (str(error) or "no reason given")[:REASON_CHARS], None
     except Exception as error:  # noqa: BLE001 - others' packages run in here; the rest must go on
         LOG.warning("%s on %s failed:\n%s", chosen.name, ready.name, traceback.format_exc())
         return "failed", f"{type(error).__name__}: {error}"[:REASON_CHARS], None

@@ -308,3 +308,22 @@ def test_sizes_have_names(tmp_path: Path) -> None:
     assert read({"lds": None}) == CounterfactualConfig(lds=None)
     with pytest.raises(ValueError, match="expected cpu, gpu, or settings"):
         read("tpu")
+
+
+@pytest.mark.parametrize(
+    ("bottom", "passed"), [(4.30, True), (4.22, True), (4.215, False), (4.15, False)]
+)
+def test_a_method_passes_by_more_than_three_deviations(bottom: float, passed: bool) -> None:
+    def arm(method: str, name: str, *losses: float) -> list[dict[str, object]]:
+        return [{"method": method, "arm": name, "loss_target": loss} for loss in losses]
+
+    lines = [
+        *arm("", "random", 4.19, 4.20, 4.21),
+        *arm("one", "top", 4.10, 4.10, 4.10),
+        *arm("one", "bottom", bottom, bottom, bottom),
+    ]
+    (found,) = verdicts(lines)
+    assert found.deviation == pytest.approx(np.sqrt(0.01**2 / 3))  # the mean of three variances
+    assert (found.top, found.random, found.bottom) == pytest.approx((4.10, 4.20, bottom))
+    # three deviations are 0.0173
+    assert found.passed is passed

@@ -2,6 +2,10 @@
 
 import json
 import re
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ import pytest
 from evaluate_samples import labelled_texts, prepared_task
 
 from storage.errors import CorruptionError
+from storage.files import waiting_lock
 from tasks.config_file import validated
 from tasks.evaluate import registry
 from tasks.evaluate.gather import gather
@@ -117,6 +122,32 @@ def test_a_killed_run_goes_on_where_it_stopped(settings: dict[str, Any]) -> None
     assert kinds == ["kept", "scored", "scored"]
 
 
+def test_two_processes_score_a_cell_once(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads hold locks as two processes do: each has its own open file."""
+    both_are_here = threading.Barrier(2, timeout=30)
+    monkeypatch.setattr("tasks.evaluate.run.waiting_lock", _met(both_are_here))
+    config = validated(EvaluateConfig, {**settings, "methods": ["fake"]}, origin="test")
+    check_evaluation(config)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: run_method(config, *cells(config)[0], "fake"), range(2)))
+    assert len(CALLS) == 1
+    assert len({one.result for one in found}) == 1
+
+
+def _met(barrier: threading.Barrier) -> Callable[[Path], AbstractContextManager[None]]:
+    """Return `waiting_lock` behind a point where both have found that nothing is kept."""
+
+    @contextmanager
+    def lock(path: Path) -> Iterator[None]:
+        barrier.wait()
+        with waiting_lock(path):
+            yield
+
+    return lock
+
+
 @pytest.mark.parametrize(
     ("manner", "kind", "reason"),
     [
@@ -183,6 +214,7 @@ def test_rise_scores_follow_the_rows_and_an_index_serves_every_task_of_its_pool(
     first = method.scores(task)
     assert first.scores.dtype == np.float32
     assert first.cost.n_tokens > 0
+    assert first.cost.bytes_per_row == 8 * 8 / 8 + 4  # signs of 8 x 8 numbers, and a scale
 
     # another order of the rows, and other queries, in another task of the pool
     asked = [*labelled_texts(1, start=70), *task.queries]

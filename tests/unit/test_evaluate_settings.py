@@ -1,10 +1,12 @@
 """Settings of an evaluation: names stand for settings, and what is wrong is said."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tasks.config_file import validated
+from tasks.config_file import read_settings, validated
 from tasks.evaluate.choices import method_list, own_task, task_list
 from tasks.evaluate.registry import REGISTRY, choose_method, choose_methods
 from tasks.evaluate.settings import EvaluateConfig, MethodChoice
@@ -104,3 +106,21 @@ def test_the_command_line_says_tasks_in_short() -> None:
     assert found[0]["rows"] == {"source": source, "label_field": "origin"}
     with pytest.raises(ValueError, match="--queries are asked about --rows"):
         own_task(None, source, "label")
+
+
+@pytest.mark.parametrize("name", ["evaluate", "evaluate-all"])
+def test_examples_can_be_run(name: str) -> None:
+    config = validated(EvaluateConfig, read_settings(Path(f"examples/{name}.yaml")), origin=name)
+    assert choose_methods(config.methods)
+
+
+def test_the_example_of_all_leaves_nothing_out() -> None:
+    settings = read_settings(Path("examples/evaluate-all.yaml"))
+    assert set(settings["tasks"]) == set(task_list("all"))
+    assert set(settings["methods"]) == set(method_list("all") or ())
+
+
+def test_settings_in_the_docs_are_valid() -> None:
+    text = Path("docs/evaluation.md").read_text(encoding="utf-8")
+    block = text.split("```yaml\n")[1].split("```")[0]
+    assert validated(EvaluateConfig, yaml.safe_load(block), origin="docs").paradigms[1] == "recall"
