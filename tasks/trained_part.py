@@ -51,6 +51,15 @@ def choose_trained(model: Any, trained: Trained, *, seed: int, name: str) -> "Fr
     return FrozenPrefix(model, blocks, first) if first else None
 
 
+def find_blocks(model: Any) -> tuple[str, nn.ModuleList] | None:
+    """Return the name of the model's list of blocks, and the list; None where there is none."""
+    n_blocks = model.config.get_text_config().num_hidden_layers
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == n_blocks:
+            return name, module
+    return None
+
+
 def adapted_layers(model: Any) -> dict[str, Any]:
     """Return the layers that carry an adapter, by their names without it."""
     return {
@@ -132,16 +141,16 @@ class _BorderReachedError(Exception):
 
 def _blocks_and_norms(model: Any, *, name: str) -> tuple[nn.ModuleList, list[nn.Module]]:
     """Return the model's blocks, and the norms behind them."""
-    n_blocks = model.config.get_text_config().num_hidden_layers
-    for parent in model.modules():
-        for child in parent.children():
-            if isinstance(child, nn.ModuleList) and len(child) == n_blocks:
-                norms = [own for own in parent.children() if "norm" in type(own).__name__.lower()]
-                return child, norms
-    raise ValueError(
-        f"{name} ({type(model).__name__}) has no list of {n_blocks} blocks that could be cut; "
-        "train everything (kind: full) or adapters (kind: lora)."
-    )
+    found = find_blocks(model)
+    if found is None:
+        raise ValueError(
+            f"{name} ({type(model).__name__}) has no list of blocks that could be cut; train "
+            "everything (kind: full) or adapters (kind: lora)."
+        )
+    place, blocks = found
+    parent = model.get_submodule(place.rpartition(".")[0])
+    norms = [own for own in parent.children() if "norm" in type(own).__name__.lower()]
+    return blocks, norms
 
 
 def _add_adapters(model: Any, trained: LoraTraining, *, seed: int, name: str) -> None:

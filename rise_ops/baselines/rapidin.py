@@ -18,6 +18,8 @@ from rise_ops.baselines.count_sketch import BinnedSketch
 MIN_LENGTH = 1e-12
 """Shorter gradients are divided by this: a zero gradient stays zero."""
 
+SLICE_ROWS = 128
+
 
 @dataclass(frozen=True, eq=False)
 class CompressedGradients:
@@ -67,4 +69,9 @@ def rapidin_scores(
             f"rows were compressed by {rows.tables} but queries by {queries.tables}; such numbers "
             "do not compare. Compress both with the same settings."
         )
-    return rows.values.astype(np.float32) @ queries.values.astype(np.float32).T
+    asked = queries.values.astype(np.float32).T
+    scores = np.empty((len(rows.values), asked.shape[1]), dtype=np.float32)
+    for first in range(0, len(scores), SLICE_ROWS):  # so that only a slice of rows is widened
+        own = rows.values[first : first + SLICE_ROWS].astype(np.float32)
+        scores[first : first + SLICE_ROWS] = own @ asked
+    return scores

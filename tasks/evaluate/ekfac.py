@@ -9,6 +9,7 @@ import importlib
 import importlib.metadata
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,6 @@ from tasks.evaluate.ekfac_task import language_task, padded_texts
 from tasks.evaluate.gradient_parameters import linear_layers
 from tasks.evaluate.gradient_settings import EkFacConfig
 from tasks.evaluate.method import Cost, MethodRefused, MethodScores, PreparedTask
-from tasks.evaluate.peak_memory import PeakMemory
 from tasks.evaluate.reading import read_task
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.trainer import load_whole
@@ -71,7 +71,8 @@ class EkFac:
             )
         read = read_task(task, self.config)
         progress.start(total=2, unit="steps")
-        with PeakMemory() as memory, tempfile.TemporaryDirectory(dir=_made(task.work)) as folder:
+        with tempfile.TemporaryDirectory(dir=_made(task.work)) as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of kronfluence's own calls
             started = time.monotonic()
             analyzer, layers = self._analyzer(task, Path(folder))
             rows = [read.rows.rows[place] for place in read.rows.predicted]
@@ -88,7 +89,6 @@ class EkFac:
             index_seconds=fitted - started,
             query_seconds=over - fitted,
             n_tokens=read.rows.n_tokens,
-            peak_bytes=memory.peak_bytes,
         )
         note = f"{PACKAGE} {version}, {len(layers)} linear layers; rows are read again to be scored"
         return MethodScores(scores, cost, (note, *read.notes))

@@ -27,6 +27,7 @@ class GradientNeed:
     logits: int
     shuffle: int = 0
     queries: int = 0
+    kept: int = 0
 
     @property
     def total(self) -> int:
@@ -51,6 +52,7 @@ def predict_gradient_memory(
     longest: int,
     sketched: bool,
     held_gradients: int = 0,
+    kept_bytes: int = 0,
 ) -> GradientNeed:
     """Predict the memory of taking gradients one text at a time.
 
@@ -60,6 +62,7 @@ def predict_gradient_memory(
         longest: Tokens of the longest text.
         sketched: Whether a gradient is compressed.
         held_gradients: Whole gradients of queries that are held.
+        kept_bytes: Of compressed gradients, all in memory when scores are made.
     """
     shape = model_shape(model)
     n_numbers = count_chosen(model, choice)
@@ -76,6 +79,7 @@ def predict_gradient_memory(
         logits=LOGIT_COPIES * longest * shape.vocabulary * FLOAT32_BYTES,
         shuffle=SKETCH_BYTES * n_numbers if sketched else 0,
         queries=held_gradients * n_numbers * FLOAT32_BYTES,
+        kept=kept_bytes,
     )
 
 

@@ -6,7 +6,6 @@ does not fit is refused, before a model is loaded.
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from tasks.evaluate.gradient_settings import (
 )
 from tasks.evaluate.method import MethodRefused
 from tasks.models import resolve_model
+from tasks.trained_part import find_blocks
 
 QUERY_AND_VALUE = (("q_proj", "v_proj"), ("query_key_value",), ("qkv_proj",), ("c_attn",))
 """What families call the projections that adapters go on; the first that a model has is taken."""
@@ -104,26 +104,18 @@ def empty_model(config: ModelConfig) -> Any:
     return model
 
 
-def block_lists(model: Any) -> Iterator[tuple[str, nn.ModuleList]]:
-    """Yield the lists of as many modules as the model has blocks."""
-    n_blocks = model.config.get_text_config().num_hidden_layers
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == n_blocks:
-            yield name, module
-
-
 def _last_blocks(
     model: Any, choice: BlockParameters | FullParameters, *, name: str
 ) -> tuple[str, ...]:
     """Return how the names of the chosen parameters begin."""
     if isinstance(choice, FullParameters):
         return ("",)
-    found = next(block_lists(model), None)
+    found = find_blocks(model)
     if found is None or choice.blocks > len(found[1]):
         n_blocks = 0 if found is None else len(found[1])
         raise MethodRefused(
-            f"parameters.blocks is {choice.blocks}, but {name} has {n_blocks} blocks that can be "
-            "told apart. Lower it, or choose kind: full."
+            f"blocks is {choice.blocks}, but {name} has {n_blocks} blocks that can be told apart. "
+            "Lower it, or choose other parameters."
         )
     place, blocks = found
     return tuple(f"{place}.{n}." for n in range(len(blocks) - choice.blocks, len(blocks)))

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 
@@ -31,7 +31,7 @@ class Stopwatch:
 
 
 class MemoryWatch:
-    """Looks at the process's resident memory again and again; ``peak_bytes`` is the most."""
+    """Looks at the resident memory of the process and its children; ``peak_bytes`` is the most."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -54,4 +54,8 @@ class MemoryWatch:
             self._sample()
 
     def _sample(self) -> None:
-        self.peak_bytes = max(self.peak_bytes, self._process.memory_info().rss)
+        total = self._process.memory_info().rss
+        for child in self._process.children(recursive=True):
+            with suppress(psutil.Error):  # it may be gone by now
+                total += child.memory_info().rss
+        self.peak_bytes = max(self.peak_bytes, total)

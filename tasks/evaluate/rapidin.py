@@ -21,7 +21,6 @@ from tasks.evaluate.gradient_model import GradientModel
 from tasks.evaluate.gradient_settings import RapidInConfig, parameters_name
 from tasks.evaluate.kept_lines import KeptLines, kept_lines
 from tasks.evaluate.method import Cost, LabelledText, MethodScores, PreparedTask
-from tasks.evaluate.peak_memory import PeakMemory
 from tasks.evaluate.reading import ReadTask, ReadTexts, read_task, read_texts
 from tasks.models import model_fingerprint, resolve_model
 from tasks.progress import NO_PROGRESS, Progress
@@ -29,6 +28,10 @@ from tasks.training import texts_digest
 
 RAPIDIN_VERSION = 1
 """Raised whenever the same settings would give other numbers."""
+
+FLOAT16_BYTES = 2
+KEPT_COPIES = 3
+"""A query's compressed gradient is held in float16 and, twice as long, in float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,22 +72,20 @@ class RapidIn:
         """
         read = read_task(task, self.config)
         self._require_memory(task, read)
-        with PeakMemory() as memory:
-            gradients = _Compressor(task, self.config)
-            rows = self._kept_rows(task, read.rows, gradients, progress)
-            queries = self._kept_queries(task, read.queries, gradients)
-            started = time.monotonic()
-            scores = rapidin_scores(
-                CompressedGradients(rows.values, gradients.tables),
-                CompressedGradients(queries.values, gradients.tables),
-            )
-            multiplying = time.monotonic() - started
+        gradients = _Compressor(task, self.config)
+        rows = self._kept_rows(task, read.rows, gradients, progress)
+        queries = self._kept_queries(task, read.queries, gradients)
+        started = time.monotonic()
+        scores = rapidin_scores(
+            CompressedGradients(rows.values, gradients.tables),
+            CompressedGradients(queries.values, gradients.tables),
+        )
+        multiplying = time.monotonic() - started
         cost = Cost(
             index_seconds=rows.seconds,
             query_seconds=queries.seconds + multiplying,
             n_tokens=read.rows.n_tokens,
             bytes_per_row=float(rows.values[0].nbytes),
-            peak_bytes=memory.peak_bytes,
         )
         return MethodScores(scores, cost, (gradients.note, *read.notes))
 
@@ -106,7 +107,7 @@ class RapidIn:
         if not tokens:
             raise ValueError(
                 f"query {query.text_id!r} has no predicted token among its first "
-                f"{self.config.max_tokens}; ask for one with a completion."
+                f"{read.queries.most}; ask for one with a completion."
             )
         gradients = _Compressor(task, self.config)
         rows = self._kept_rows(task, read.rows, gradients, progress)
@@ -138,13 +139,19 @@ class RapidIn:
         }
 
     def _require_memory(self, task: PreparedTask, read: ReadTask) -> None:
+        n_kept = len(task.rows) + KEPT_COPIES * len(task.queries)
         need = predict_gradient_memory(
-            task.model, self.config.parameters, longest=read.longest, sketched=True
+            task.model,
+            self.config.parameters,
+            longest=read.longest,
+            sketched=True,
+            kept_bytes=FLOAT16_BYTES * self.config.dim * n_kept,
         )
         require_gradient_memory(
             need,
             device=resolve_device(task.runtime.device),
-            advice="Choose parameters of kind block or lora, fewer blocks, or lower max_tokens.",
+            advice="Choose parameters of kind block or lora, fewer blocks, or a lower dim or "
+            "max_tokens.",
         )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.backbone import TokenRow, load_tokenizer
+from tasks.backbone import TokenRow, load_tokenizer, model_shape
 from tasks.config import ModelConfig
 from tasks.evaluate.gradient_settings import ReadingConfig
 from tasks.evaluate.method import LabelledText, PreparedTask
@@ -14,12 +14,14 @@ class ReadTexts:
     """Texts as the model reads them.
 
     Attributes:
-        rows: One a text, at most so many tokens as were asked for.
+        rows: One a text, of ``most`` tokens at most.
         n_cut: Texts that lost their end.
+        most: Tokens that a text was cut to.
     """
 
     rows: Sequence[TokenRow]
     n_cut: int
+    most: int
 
     @property
     def n_tokens(self) -> int:
@@ -31,14 +33,13 @@ class ReadTexts:
         """Places of the texts of which a token is predicted."""
         return [n for n, row in enumerate(self.rows) if row.first_target < len(row.ids)]
 
-    def notes(self, what: str, most: int) -> tuple[str, ...]:
+    def notes(self, what: str) -> tuple[str, ...]:
         """Return what a reader of the scores should know.
 
         Args:
             what: How the texts are called: rows or queries.
-            most: Tokens that a text was cut to.
         """
-        cut = f"{self.n_cut} of {len(self.rows)} {what} were cut to {most} tokens"
+        cut = f"{self.n_cut} of {len(self.rows)} {what} were cut to {self.most} tokens"
         n_empty = len(self.rows) - len(self.predicted)
         empty = f"{n_empty} of {len(self.rows)} {what} have no predicted token, and score 0"
         return (*((cut,) if self.n_cut else ()), *((empty,) if n_empty else ()))
@@ -50,7 +51,6 @@ class ReadTask:
 
     rows: ReadTexts
     queries: ReadTexts
-    max_tokens: int
 
     @property
     def longest(self) -> int:
@@ -60,17 +60,15 @@ class ReadTask:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was cut."""
-        rows = self.rows.notes("rows", self.max_tokens)
-        return (*rows, *self.queries.notes("queries", self.max_tokens))
+        return (*self.rows.notes("rows"), *self.queries.notes("queries"))
 
 
 def read_task(task: PreparedTask, config: ReadingConfig) -> ReadTask:
     """Tokenise a task's texts."""
-    masked = config.positions == "completion"
+    masked, most = config.positions == "completion", config.max_tokens
     return ReadTask(
-        rows=read_texts(task.model, task.rows, most=config.max_tokens, masked=masked),
-        queries=read_texts(task.model, task.queries, most=config.max_tokens, masked=True),
-        max_tokens=config.max_tokens,
+        rows=read_texts(task.model, task.rows, most=most, masked=masked),
+        queries=read_texts(task.model, task.queries, most=most, masked=True),
     )
 
 
@@ -82,13 +80,16 @@ def read_texts(
     Args:
         model: Whose tokenizer.
         texts: Rows or queries.
-        most: Tokens that a text is cut to.
+        most: Tokens that a text is cut to, unless the model reads fewer.
         masked: Whether prompts carry no loss.
     """
+    readable = model_shape(model).max_tokens
+    most = most if readable is None else min(most, readable)
     borders = [text.prompt_chars if masked else 0 for text in texts]
     encoded = load_tokenizer(model).encode([text.text for text in texts], borders)
     rows = [TokenRow(row.ids[:most], max(1, row.first_target)) for row in encoded]
     return ReadTexts(
         rows=rows,
         n_cut=sum(len(row.ids) > most for row in encoded),
+        most=most,
     )

@@ -21,7 +21,6 @@ from tasks.evaluate.gradient_model import GradientModel
 from tasks.evaluate.gradient_settings import TracInConfig, parameters_name
 from tasks.evaluate.kept_lines import kept_lines
 from tasks.evaluate.method import Cost, MethodRefused, MethodScores, PreparedTask
-from tasks.evaluate.peak_memory import PeakMemory
 from tasks.evaluate.reading import ReadTask, read_task
 from tasks.models import model_fingerprint, resolve_model
 from tasks.progress import NO_PROGRESS, Progress
@@ -73,9 +72,8 @@ class TracIn:
         self._require_memory(task, read)
         total = np.zeros((len(task.rows), len(task.queries)), dtype=np.float64)
         cost = _Seconds()
-        with PeakMemory() as memory:
-            for model in models:
-                total += self._at_checkpoint(task, model, read, cost, progress)
+        for model in models:
+            total += self._at_checkpoint(task, model, read, cost, progress)
         note = f"gradients of {cost.n_numbers:,} numbers, of {len(models)} model(s); none is kept"
         return MethodScores(
             total.astype(np.float32),
@@ -83,7 +81,6 @@ class TracIn:
                 index_seconds=cost.rows,
                 query_seconds=cost.queries,
                 n_tokens=read.rows.n_tokens * len(models),
-                peak_bytes=memory.peak_bytes,
             ),
             (note, *read.notes),
         )

@@ -22,7 +22,6 @@ import numpy.typing as npt
 from tasks.backbone import resolve_device
 from tasks.evaluate.gradient_settings import TrackStarConfig
 from tasks.evaluate.method import Cost, LabelledText, MethodRefused, MethodScores, PreparedTask
-from tasks.evaluate.peak_memory import PeakMemory
 from tasks.evaluate.reading import read_texts
 from tasks.models import resolve_model
 from tasks.progress import NO_PROGRESS, Progress
@@ -76,13 +75,13 @@ class TrackStar:
         queries = read_texts(task.model, task.queries, most=most, masked=True)
         progress.start(total=1, unit="runs")
         task.work.mkdir(parents=True, exist_ok=True)
-        with PeakMemory() as memory, tempfile.TemporaryDirectory(dir=task.work) as folder:
+        with tempfile.TemporaryDirectory(dir=task.work) as folder:
             started = time.monotonic()
             home = Path(folder)
             _write_texts(home / "rows.jsonl", [task.rows[n] for n in rows.predicted], masked=masked)
             asked = [task.queries[n] for n in queries.predicted]
             _write_texts(home / "queries.jsonl", asked, masked=True)
-            self._run(program, task, home)
+            self._run(program, task, home, batch_tokens=rows.most)
             found = read_scores(home / "out" / "scores")
             seconds = time.monotonic() - started
         expected = (len(rows.predicted), len(queries.predicted))
@@ -98,17 +97,16 @@ class TrackStar:
             index_seconds=seconds,
             query_seconds=0.0,
             n_tokens=rows.n_tokens,
-            peak_bytes=memory.peak_bytes,
         )
         note = f"{PACKAGE} {program_version(program)}; seconds are of rows and queries together"
-        notes = (*rows.notes("rows", most), *queries.notes("queries", most))
+        notes = (*rows.notes("rows"), *queries.notes("queries"))
         return MethodScores(scores, cost, (note, *notes))
 
-    def _run(self, program: str, task: PreparedTask, home: Path) -> None:
+    def _run(self, program: str, task: PreparedTask, home: Path, *, batch_tokens: int) -> None:
         log = task.work / LOG_FILE
         with log.open("wb") as stream:
             done = subprocess.run(
-                [program, *self._arguments(task, home)],
+                [program, *self._arguments(task, home, batch_tokens)],
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 env=_environment(task, home),
@@ -121,7 +119,7 @@ class TrackStar:
                 f"{' / '.join(lines[-TAIL_LINES:])}. All of them are in {log}."
             )
 
-    def _arguments(self, task: PreparedTask, home: Path) -> list[str]:
+    def _arguments(self, task: PreparedTask, home: Path, batch_tokens: int) -> list[str]:
         arguments = ["trackstar", str(home / "out"), "--model", str(resolve_model(task.model).path)]
         for which, file in (("data", "rows.jsonl"), ("query", "queries.jsonl")):
             arguments += [f"--{which}.dataset", str(home / file)]
@@ -132,7 +130,7 @@ class TrackStar:
             *("--query.aggregation", "none"),
             *("--precision", "fp32"),
             *("--projection_dim", str(self.config.projection_dim)),
-            *("--token_batch_size", str(self.config.batch_tokens)),
+            *("--token_batch_size", str(batch_tokens)),
             "--unit_normalize",
         ]
 

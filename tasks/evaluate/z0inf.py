@@ -21,7 +21,6 @@ from tasks.evaluate.checkpoint_weights import weight_slices
 from tasks.evaluate.gradient_settings import Z0InfConfig
 from tasks.evaluate.kept_lines import KeptLines, kept_lines
 from tasks.evaluate.method import Cost, LabelledText, MethodRefused, MethodScores, PreparedTask
-from tasks.evaluate.peak_memory import PeakMemory
 from tasks.evaluate.reading import ReadTexts, read_task
 from tasks.models import model_fingerprint, resolve_model
 from tasks.progress import NO_PROGRESS, Progress
@@ -66,25 +65,23 @@ class Z0Inf:
                 "training.checkpoints."
             )
         read = read_task(task, self.config)
-        with PeakMemory() as memory:
-            started = time.monotonic()
-            products = step_products(weight_slices(task.checkpoints))
-            moving = time.monotonic() - started
-            masked = self.config.positions == "completion"
-            rows = self._losses(task, task.rows, read.rows, progress, masked=masked)
-            queries = self._losses(task, task.queries, read.queries, NO_PROGRESS, masked=True)
-            started = time.monotonic()
-            scores = np.zeros((len(task.rows), len(task.queries)), dtype=np.float32)
-            with_loss = np.ix_(read.rows.predicted, read.queries.predicted)
-            scores[with_loss] = self._combined(rows.values, queries.values, products)
-            combining = time.monotonic() - started
+        started = time.monotonic()
+        products = step_products(weight_slices(task.checkpoints))
+        moving = time.monotonic() - started
+        masked = self.config.positions == "completion"
+        rows = self._losses(task, task.rows, read.rows, progress, masked=masked)
+        queries = self._losses(task, task.queries, read.queries, NO_PROGRESS, masked=True)
+        started = time.monotonic()
+        scores = np.zeros((len(task.rows), len(task.queries)), dtype=np.float32)
+        with_loss = np.ix_(read.rows.predicted, read.queries.predicted)
+        scores[with_loss] = self._combined(rows.values, queries.values, products)
+        combining = time.monotonic() - started
         n_numbers = sum(map(len, neighbours_of(n_checkpoints, self.config.neighbours)))
         cost = Cost(
             index_seconds=moving + rows.seconds,
             query_seconds=queries.seconds + combining,
             n_tokens=read.rows.n_tokens * n_checkpoints,
             bytes_per_row=float(FLOAT64_BYTES * n_numbers),
-            peak_bytes=memory.peak_bytes,
         )
         return MethodScores(scores, cost, (f"{n_checkpoints} checkpoints", *read.notes))
 
@@ -118,7 +115,7 @@ class Z0Inf:
             "version": Z0INF_VERSION,
             "models": [model_fingerprint(resolve_model(own).path) for own in models],
             "texts": texts_digest(kept),
-            "max_tokens": self.config.max_tokens,
+            "max_tokens": read.most,
             "masked": masked,
         }
 
@@ -127,7 +124,7 @@ class Z0Inf:
                 row_losses(
                     models[number],
                     kept,
-                    max_tokens=self.config.max_tokens,
+                    max_tokens=read.most,
                     completion=masked,
                     runtime=task.runtime,
                 )

@@ -70,6 +70,8 @@ def test_bergson_gets_the_texts_and_its_table_is_read_back(program, tiny_llama, 
     seen = json.loads((tmp_path / "seen.json").read_text())
     assert seen["args"][seen["args"].index("--projection_dim") + 1] == "7"
     assert seen["args"][seen["args"].index("--model") + 1] == str(tiny_llama)
+    most = seen["args"][seen["args"].index("--token_batch_size") + 1]
+    assert most == "512"  # what the model reads; bergson refuses more
     assert seen["env"]["HF_HUB_OFFLINE"] == "1"
     assert seen["env"]["CUDA_VISIBLE_DEVICES"] == ""
     assert Path(seen["env"]["HF_DATASETS_CACHE"]).is_relative_to(task.work)

@@ -235,6 +235,13 @@ def test_texts_without_a_predicted_token_score_zero_and_long_ones_are_cut(
     assert any("1 of 3 rows have no predicted token" in note for note in found.notes)
 
 
+def test_texts_are_cut_to_what_the_model_reads(tmp_path):
+    folder = tiny_model(tmp_path / "short", "gpt-2", n_positions=16)
+    long = LabelledText("long", "the quick brown fox " * 20, 0, "a")
+    found = TracIn().scores(prepared_task(folder, tmp_path / "work", rows=[long]))
+    assert "1 of 1 rows were cut to 16 tokens" in found.notes
+
+
 def test_positions_all_reads_the_prompts_of_rows_but_not_of_queries(tiny_llama, tmp_path):
     rows, queries = labelled_texts(3), labelled_texts(2, start=20)
     bare = [LabelledText(row.text_id, row.text, 0, row.label) for row in rows]
