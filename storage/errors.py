@@ -6,7 +6,8 @@ StorageError
 ├── CorruptionError                                checksum, size or shape does not hold
 ├── IncompleteError                                started, not finished: run it again
 ├── MismatchError        (also ValueError)         two artifacts that do not belong together
-└── BusyError                                      another process holds the lock
+├── BusyError                                      another process holds the lease
+└── LeaseLostError                                 this process held it, and holds it no more
 """
 
 from collections.abc import Mapping
@@ -52,6 +53,10 @@ class MismatchError(StorageError, ValueError):
 
 class BusyError(StorageError):
     """Another process is writing the same artifact."""
+
+
+class LeaseLostError(StorageError):
+    """A lease passed on to another process while this one gave no sign of life."""
 
 
 def flat_differences(

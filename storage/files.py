@@ -73,7 +73,7 @@ def publish_file(path: Path, write: Callable[[Path], None]) -> None:
         path: Where; its folder is made.
         write: Writes the whole file to the path that it is given.
     """
-    partial = _partial_name(path)
+    partial = partial_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
@@ -127,7 +127,7 @@ def staging_folder(final: Path) -> Iterator[Path]:
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         with folder_guard(final.parent):
-            staging = _partial_name(final)
+            staging = partial_name(final)
             staging.mkdir()
             alive = os.open(staging, os.O_RDONLY)
             fcntl.flock(alive, fcntl.LOCK_SH)
@@ -176,7 +176,7 @@ def point_to(link: Path, target_name: str) -> None:
     """Make ``link`` a relative symbolic link to its sibling ``target_name``, atomically."""
     try:
         with folder_guard(link.parent):
-            partial = _partial_name(link)
+            partial = partial_name(link)
             partial.symlink_to(target_name, target_is_directory=True)
             partial.replace(link)
         sync_folder(link.parent)
@@ -221,7 +221,8 @@ def folder_guard(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _partial_name(path: Path) -> Path:
+def partial_name(path: Path) -> Path:
+    """Return a new name beside ``path`` that never counts; use it under `folder_guard`."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}")
 
 

@@ -1,0 +1,118 @@
+"""Where a lease is kept: four operations, each whole or not at all, on one small piece of bytes.
+
+A folder of a file system does them with renames under a short lock. An object store does them with
+conditional requests, where the tag is the object's version.
+"""
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from storage.files import folder_guard, partial_name, raise_explained
+
+
+class Backend(Protocol):
+    """One place for bytes, changed by one of several at a time.
+
+    A tag tells one state of the bytes from every other that was ever there; ``OSError`` where the
+    place cannot be reached.
+    """
+
+    def create_if_absent(self, data: bytes) -> bool:
+        """Put bytes there if there are none; tell whether that was done."""
+
+    def read(self) -> tuple[bytes, str] | None:
+        """Return the bytes and their tag; None when there are none."""
+
+    def replace_if(self, tag: str, data: bytes) -> bool:
+        """Replace the bytes if they still have this tag; tell whether that was done."""
+
+    def delete_if(self, tag: str) -> bool:
+        """Delete the bytes if they still have this tag; tell whether that was done."""
+
+
+class FileBackend:
+    """A file; its folder is made when there is something to put there.
+
+    The tag is the sha256 of the bytes: whoever writes makes every state differ.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def create_if_absent(self, data: bytes) -> bool:
+        """Put the file there if there is none; it appears with all of its bytes."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with folder_guard(self._path.parent):
+                partial = partial_name(self._path)
+                try:
+                    partial.write_bytes(data)
+                    os.link(partial, self._path)
+                except FileExistsError:
+                    return False
+                finally:
+                    with suppress(OSError):
+                        partial.unlink()
+        except OSError as error:
+            raise_explained(error, self._path)
+        return True
+
+    def read(self) -> tuple[bytes, str] | None:
+        """Return bytes and tag; a symbolic link, which could lead out of the store, is refused."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise_explained(error, self._path)
+        with os.fdopen(descriptor, "rb") as file:
+            data = file.read()
+        return data, _tag(data)
+
+    def replace_if(self, tag: str, data: bytes) -> bool:
+        """Replace the file if it has the tag."""
+        try:
+            with folder_guard(self._path.parent):
+                if not self._has(tag):
+                    return False
+                partial = partial_name(self._path)
+                try:
+                    partial.write_bytes(data)
+                    partial.replace(self._path)
+                finally:
+                    with suppress(OSError):
+                        partial.unlink()
+        except FileNotFoundError:  # the folder itself is gone
+            return False
+        except OSError as error:
+            raise_explained(error, self._path)
+        return True
+
+    def delete_if(self, tag: str) -> bool:
+        """Delete the file if it has the tag."""
+        try:
+            with folder_guard(self._path.parent):
+                if not self._has(tag):
+                    return False
+                self._path.unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise_explained(error, self._path)
+        return True
+
+    def _has(self, tag: str) -> bool:
+        found = self.read()
+        return found is not None and found[1] == tag
+
+
+def backend_of(path: Path) -> Backend:
+    """Return where the lease that is named by a path of a store is kept."""
+    return FileBackend(path)
+
+
+def _tag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
