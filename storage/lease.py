@@ -25,6 +25,7 @@ from typing import Any
 from storage.errors import BusyError, LeaseLostError, StorageError
 from storage.lease_backend import Backend, backend_of
 from storage.lease_owner import Owner, owner_of, this_process
+from storage.roots import caught_up
 
 LEASE_FILE = ".lease.json"
 LEASE_FORMAT = "rise-lease"
@@ -157,8 +158,9 @@ def hold(
     _tokens.add(me.token)
     try:
         lease.acquire(patience)
-        _held[lease.path] = lease
         try:
+            caught_up(path)
+            _held[lease.path] = lease
             yield lease
         finally:
             lease.release()

@@ -5,7 +5,6 @@ Nothing is recorded for this alone: every artifact's manifest names what it was 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from storage.catalog import open_store, published_folders
@@ -16,6 +15,7 @@ from storage.layout import INDEX_FILE, INDEX_FORMAT, ROWS_FILE, ROWS_FORMAT
 from storage.manifests import read_manifest
 from storage.refs import CorpusRef, ReleaseRef, ScoresRef
 from storage.releases import Release, all_releases, open_release
+from storage.roots import store_folder
 from storage.scores import Scores
 from storage.tombstones import Tombstones
 
@@ -179,14 +179,14 @@ def _places(root: str, row_id: str) -> Iterator[tuple[Corpus, RowLocation]]:
 
 
 def _corpora(root: str) -> list[Corpus]:
-    names = [folder.name for folder in published_folders(Path(root) / "corpora")]
+    names = [folder.name for folder in published_folders(store_folder(root) / "corpora")]
     refs = [CorpusRef(root, name) for name in names]
     return [Corpus(ref) for ref in refs if Corpus.batches(ref)]
 
 
 def _indexes_of(root: str, corpus: Corpus, batch_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield name and header of each index whose committed state covers a batch."""
-    for name, folder in index_names(root, published_folders(Path(root) / "indexes")):
+    for name, folder in index_names(root, published_folders(store_folder(root) / "indexes")):
         state = folder / ROWS_FILE
         header = read_manifest(folder / INDEX_FILE, INDEX_FORMAT)
         if header["identity"].get("corpus") != corpus.ref.corpus or not state.exists():
@@ -196,7 +196,7 @@ def _indexes_of(root: str, corpus: Corpus, batch_id: str) -> Iterator[tuple[str,
 
 
 def _scores_of(root: str, index_id: str, place: RowLocation) -> list[Scores]:
-    ids = [folder.name for folder in published_folders(Path(root) / "scores")]
+    ids = [folder.name for folder in published_folders(store_folder(root) / "scores")]
     opened = [Scores.open(ScoresRef(root, scores_id)) for scores_id in ids]
     return [
         scores
