@@ -12,6 +12,7 @@ locked for as long as its process lives, and whatever makes or deletes entries t
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, Literal, NoReturn, Protocol
 
 from storage.errors import BusyError, CorruptionError, NotFoundError, StorageError
 from storage.mirror import PARTIAL_SUFFIX
@@ -27,6 +28,13 @@ from storage.roots import alone, publish_bytes, publish_link, publishing, unpubl
 
 ID_HEX_DIGITS = 16
 """Length of an artifact id: 64 bits of a sha256, in hexadecimal."""
+
+
+class Readable(Protocol):
+    """A file that can be opened: a path, or something at a URL."""
+
+    def open(self, mode: Literal["rb"]) -> io.BufferedReader:
+        """Open it for reading bytes."""
 
 
 def canonical_json(value: Any) -> bytes:
@@ -50,7 +58,7 @@ def short_id(value: Any) -> str:
     return digest(value)[:ID_HEX_DIGITS]
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: Readable) -> str:
     """Return the sha256 of a file's bytes, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

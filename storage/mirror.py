@@ -82,7 +82,7 @@ class Mirror:
 
     def key(self, path: Path) -> str:
         """Return the key of a path in the folder."""
-        return path.relative_to(self.folder).as_posix()
+        return "" if path == self.folder else path.relative_to(self.folder).as_posix()
 
     # ------------------------------------------------------------------------------ looking
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import fsspec
 import pytest
 from refresh_samples import refresh, refresh_settings, rows, write_inbox_file
 
