@@ -136,6 +136,7 @@ def ingest(
             corpus=settings.corpus,
             model=settings.indexing.model,
             quality=settings.quality,
+            runtime=settings.runtime,
         )
         show_facts(
             f"corpus {settings.corpus}: {report.summary}",

@@ -63,6 +63,7 @@ def stage_parameters(settings: PipelineConfig) -> Mapping[str, dict[str, Any]]:
         "pipeline": {"config": config},
         "ingest": store
         | gates
+        | speed
         | {"corpus": config["corpus"], "rows": config["rows"], "model": model},
         "index": store | gates | speed | names | {"config": config["indexing"]},
         "queries": store | speed | asked | {"rows": config["queries"]},

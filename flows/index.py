@@ -5,6 +5,7 @@ from prefect import flow
 from flows.artifacts import leave_report, readable_bytes
 from flows.failure import explain_failure
 from flows.progress import FlowProgress
+from flows.run_rules import run_rules
 from storage.refs import CorpusRef, IndexRef
 from tasks.config import IndexConfig, RuntimeConfig
 from tasks.prefect_tasks import calibrate_index, commit_index, plan_index, sketch_block
@@ -24,18 +25,19 @@ def index(
 ) -> IndexReport:
     """Give every row of the corpus its signature; rows that have one are not read again.
 
-    A killed run starts again where it stopped: finished blocks are kept.
+    A run that was killed, cancelled or timed out starts again where it stopped: finished blocks
+    are kept.
 
     Args:
         store: Folder of the store.
         corpus: Name of the corpus to index.
         index: Name of the index; made if missing, appended to if its settings are the same.
         config: Model, signature and block size: the identity of the index.
-        runtime: Device and sizes that change speed only.
+        runtime: Device and sizes that change speed only, and how long the run may wait and take.
         quality: Where the suites of the quality gates are.
     """
     ref = IndexRef(store, index)
-    with writing_index(ref), FlowProgress("index") as progress:
+    with run_rules(runtime), writing_index(ref), FlowProgress("index") as progress:
         rows = CorpusRef(store, corpus)
         calibrate_index(ref, rows, config, runtime)
         plan = plan_index(ref, rows, config, runtime)

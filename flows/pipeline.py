@@ -10,6 +10,7 @@ from flows.index import index
 from flows.ingest import ingest
 from flows.queries import queries
 from flows.release import release
+from flows.run_rules import run_rules
 from flows.score import score
 from storage.refs import CorpusRef, IndexRef
 from tasks.config import PipelineConfig
@@ -73,8 +74,9 @@ def pipeline(config: PipelineConfig) -> PipelineReport:
     """
     store, quality = config.store, config.quality
     require_suites(quality)
-    ingested = ingest(config.rows, store, config.corpus, config.indexing.model, quality)
-    made = release_rows(config, ingested)
+    with run_rules(config.runtime):
+        ingested = ingest(config.rows, store, config.corpus, config.indexing.model, quality)
+        made = release_rows(config, ingested)
     report = PipelineReport(
         made.index, made.queries, made.score, made.release, made.also, ingest=ingested
     )

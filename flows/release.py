@@ -8,6 +8,7 @@ from flows.artifacts import leave_picture, leave_report, readable_bytes
 from flows.events import announce_release
 from flows.failure import explain_failure
 from flows.progress import FlowProgress
+from flows.run_rules import run_rules
 from storage.refs import ScoresRef
 from tasks.config import RuntimeConfig
 from tasks.prefect_tasks import draw_report, publish_release
@@ -37,16 +38,17 @@ def release(  # noqa: PLR0913 - what a flow takes is its run form
         release: Name of the release; its ``latest`` pointer moves to the new one.
         config: Selection rule and layout.
         quality: Where the suites of the quality gates are.
-        runtime: Device, for token highlights in the report.
+        runtime: Device, for token highlights in the report; how long the run may wait and take.
         costs: What the stages before took, for the report.
     """
-    with FlowProgress("release") as progress:
-        report: ReleaseReport = publish_release(
-            ScoresRef(store, scores_id), release, config, quality=quality, progress=progress
-        )
-    if not (report.already and Path(report.page).is_file()):
-        costs = (*costs, *costs_of(release=report))
-        draw_report(report.ref, config.report, runtime=runtime, costs=costs)
+    with run_rules(runtime):
+        with FlowProgress("release") as progress:
+            report: ReleaseReport = publish_release(
+                ScoresRef(store, scores_id), release, config, quality=quality, progress=progress
+            )
+        if not (report.already and Path(report.page).is_file()):
+            costs = (*costs, *costs_of(release=report))
+            draw_report(report.ref, config.report, runtime=runtime, costs=costs)
     leave_report(
         "release",
         title=f"release {release}: {report.n_rows:,} rows",

@@ -6,7 +6,7 @@ appended, so a place never changes. Reading touches only the columns and row gro
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 from storage import rows as tables
 from storage.catalog import batch_folders, open_store
 from storage.errors import NotFoundError, StorageError
-from storage.files import exclusive_lock, publish, remove_folder, remove_partials
+from storage.files import remove_folder, remove_partials
+from storage.guards import corpus_guard
 from storage.layout import (
     BATCH_FILE,
     BATCH_FORMAT,
-    LOCK_FILE,
     REFUSED_FILE,
     REFUSED_FORMAT,
     batches_folder,
@@ -30,6 +30,7 @@ from storage.layout import (
     corpus_folder,
     refused_folder,
 )
+from storage.lease import Lease
 from storage.manifests import describe_file, file_problems, read_manifest, write_manifest
 from storage.refs import BatchRef, CorpusRef
 from storage.roots import fetched
@@ -297,7 +298,7 @@ class Corpus:
 
 
 class BatchWriter(StagedWriter):
-    """Writes one batch; holds the corpus's lock from entering to leaving the ``with`` block.
+    """Writes one batch; holds the corpus's lease from entering to leaving the ``with`` block.
 
     Without `commit` or `refuse` nothing stays.
     """
@@ -339,7 +340,7 @@ class BatchWriter(StagedWriter):
         batches = batches_folder(self._corpus)
         sequence = 1 + max((number for number, _, _ in batch_folders(batches)), default=0)
         self._write(BATCH_FILE, BATCH_FORMAT, {**manifest, "sequence": sequence})
-        publish(self.staging, batches / f"{sequence:04d}-{self.ref.batch_id}")
+        self._publish(batches / f"{sequence:04d}-{self.ref.batch_id}")
         return self.ref
 
     def refuse(self, manifest: Mapping[str, Any]) -> Path:
@@ -353,17 +354,18 @@ class BatchWriter(StagedWriter):
         self._write(REFUSED_FILE, REFUSED_FORMAT, manifest)
         final = refused_folder(self.ref)
         final.parent.mkdir(parents=True, exist_ok=True)
+        self._lease.check()
         if final.exists():
             # A kill between the two steps loses an old report, never rows.
             remove_folder(final)
-        publish(self.staging, final)
+        self._publish(final)
         return final
 
-    def _begin(self, stack: ExitStack) -> None:
-        corpus = corpus_folder(self._corpus)
-        lock = exclusive_lock(corpus / LOCK_FILE, what=f"corpus {self.ref.corpus!r}")
-        stack.enter_context(lock)
-        remove_partials(corpus / "refused")
+    def _hold(self) -> AbstractContextManager[Lease]:
+        return corpus_guard(self._corpus).hold()
+
+    def _begin(self) -> None:
+        remove_partials(corpus_folder(self._corpus) / "refused")
 
     def _write(self, file_name: str, kind: str, manifest: Mapping[str, Any]) -> None:
         rejected = pa.concat_tables([tables.REJECTED_SCHEMA.empty_table(), *self._rejected])

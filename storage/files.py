@@ -80,7 +80,7 @@ def publish_file(path: Path, write: Callable[[Path], None]) -> None:
         path: Where; its folder is made.
         write: Writes the whole file to the path that it is given.
     """
-    partial = partial_name(path)
+    partial = _partial_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
@@ -135,7 +135,7 @@ def staging_folder(final: Path) -> Iterator[Path]:
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         with folder_guard(final.parent):
-            staging = partial_name(final)
+            staging = _partial_name(final)
             staging.mkdir()
             alive = os.open(staging, os.O_RDONLY)
             fcntl.flock(alive, fcntl.LOCK_SH)
@@ -186,7 +186,7 @@ def point_to(link: Path, target_name: str) -> None:
     try:
         publish_link(link, target_name)
         with folder_guard(link.parent):
-            partial = partial_name(link)
+            partial = _partial_name(link)
             partial.symlink_to(target_name, target_is_directory=True)
             partial.replace(link)
         sync_folder(link.parent)
@@ -238,8 +238,7 @@ def folder_guard(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def partial_name(path: Path) -> Path:
-    """Return a new name beside ``path`` that never counts; use it under `folder_guard`."""
+def _partial_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}")
 
 

@@ -26,7 +26,7 @@ from storage.signatures import SignatureIndex
 
 
 class IndexQuality:
-    """The notes beside one index; write them under its lock.
+    """The notes beside one index; write them under its lease.
 
     Attributes:
         docs: Folder of the quality report of the last verdict.

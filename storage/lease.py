@@ -9,7 +9,6 @@ checks before everything that counts (`Lease.check`, `Fence.check` in a process 
 a check that holds renews the lease, so there is time until the next one is due.
 """
 
-import json
 import logging
 import threading
 import time
@@ -18,63 +17,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from storage.errors import BusyError, LeaseLostError, StorageError
 from storage.lease_backend import Backend, backend_of
-from storage.lease_owner import Owner, owner_of, this_process
+from storage.lease_holder import STEADY, Holder, Pulse, bytes_of, read_holder
+from storage.lease_owner import Owner, this_process
 from storage.roots import caught_up
 
-LEASE_FILE = ".lease.json"
-LEASE_FORMAT = "rise-lease"
 LOOK_SECONDS = 0.5
 """Time between two looks of whoever waits."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Pulse:
-    """How often a holder shows that it lives, and for how long it may not; seconds."""
-
-    beat_seconds: float = 5.0
-    expires_seconds: float = 30.0
-
-
-@dataclass(frozen=True)
-class Holder:
-    """What a lease says of who holds it.
-
-    Attributes:
-        what: What is guarded, for people.
-        token: Tells this holding from every other; empty in a lease that cannot be read.
-        owner: The process; None in a lease that cannot be read.
-        since: When it began; seconds since the epoch by its own clock, as is the next.
-        heartbeat: Its last sign of life.
-        pulse: What it promised.
-        n_beats: Signs of life so far.
-    """
-
-    what: str
-    token: str
-    owner: Owner | None
-    since: float
-    heartbeat: float
-    pulse: Pulse
-    n_beats: int = 0
-
-    @property
-    def silent_seconds(self) -> float:
-        """Seconds since its last sign of life, by the clocks of both machines."""
-        return max(0.0, time.time() - self.heartbeat)
-
-    def __str__(self) -> str:
-        if self.owner is None:
-            return "by somebody whose lease cannot be read"
-        since = datetime.fromtimestamp(self.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        return f"by {self.owner} since {since}, last sign of life {self.silent_seconds:.0f} s ago"
 
 
 @dataclass(frozen=True)
@@ -131,7 +85,7 @@ def hold(
     what: str,
     wait_seconds: float | None = None,
     on_wait: Callable[[Waiting], None] | None = None,
-    pulse: Pulse = Pulse(),
+    pulse: Pulse = STEADY,
 ) -> Iterator["Lease"]:
     """Hold a lease within the ``with`` block.
 
@@ -184,7 +138,7 @@ def held(path: Path, *, what: str) -> "Lease":
 def holder_of(path: Path) -> Holder | None:
     """Return who holds a lease now, or held it and was killed; None for nobody."""
     found = backend_of(path).read()
-    return None if found is None else _read_holder(found[0])
+    return None if found is None else read_holder(found[0])
 
 
 @dataclass(frozen=True)
@@ -197,6 +151,10 @@ class Fence:
 
     def check(self) -> None:
         """Raise `LeaseLostError` unless the lease is still that of this holder."""
+        mine = _held.get(self.path)
+        if mine is not None and mine.holder.token == self.token:
+            mine.check()
+            return
         holder = holder_of(Path(self.path))
         if holder is None or holder.token != self.token:
             raise LeaseLostError(_lost_text(self.what, holder))
@@ -246,13 +204,13 @@ class Lease:
     def acquire(self, patience: Patience) -> None:
         """Get the lease, after waiting for whoever has it; see `hold`."""
         began, watch = time.monotonic(), _Watch()
-        while not self._backend.create_if_absent(_bytes_of(self.holder)):
+        while not self._backend.create_if_absent(bytes_of(self.holder)):
             found = self._backend.read()
             if found is None:
                 continue
-            holder, tag = _read_holder(found[0]), found[1]
+            holder, tag = read_holder(found[0]), found[1]
             gone = watch.why_gone(holder, tag)
-            if gone and self._backend.replace_if(tag, _bytes_of(self.holder)):
+            if gone and self._backend.replace_if(tag, bytes_of(self.holder)):
                 patience.say(f"{self.holder.what}: the lease held {holder} is taken over: {gone}.")
                 break
             waiting = Waiting(
@@ -284,7 +242,7 @@ class Lease:
                 "end the wait. Ask for the lease once."
             )
         if waiting.waited_seconds >= waiting.wait_seconds and not undecided:
-            raise BusyError(_busy_text(waiting))
+            raise BusyError(_busy_text(waiting, self.path))
         patience.on_wait(waiting)
         time.sleep(LOOK_SECONDS)
 
@@ -303,14 +261,14 @@ class Lease:
         if self._lost is not None:
             return
         self.holder = replace(self.holder, heartbeat=time.time(), n_beats=self.holder.n_beats + 1)
-        if self._backend.replace_if(self._tag, _bytes_of(self.holder)):
+        if self._backend.replace_if(self._tag, bytes_of(self.holder)):
             self._renewed = began
         self._require_mine()
 
     def _require_mine(self) -> None:
         """Look at the lease: take its tag, or note that it was lost."""
         found = self._backend.read()
-        holder = None if found is None else _read_holder(found[0])
+        holder = None if found is None else read_holder(found[0])
         if found is None or holder is None or holder.token != self.holder.token:
             self._lost = self._lost or _lost_text(self.holder.what, holder)
         else:
@@ -355,50 +313,13 @@ def _key(path: Path) -> str:
     return str(path.absolute())
 
 
-def _bytes_of(holder: Holder) -> bytes:
-    value = {
-        "format": LEASE_FORMAT,
-        "version": 1,
-        "what": holder.what,
-        "token": holder.token,
-        "owner": None if holder.owner is None else holder.owner.as_dict(),
-        "since": _text_of(holder.since),
-        "heartbeat": _text_of(holder.heartbeat),
-        "n_beats": holder.n_beats,
-        "beat_seconds": holder.pulse.beat_seconds,
-        "expires_seconds": holder.pulse.expires_seconds,
-    }
-    return json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n"
-
-
-def _read_holder(data: bytes) -> Holder:
-    """Return what a lease says; of one that cannot be read, that nothing is known of its holder."""
-    try:
-        value: dict[str, Any] = json.loads(data)
-        return Holder(
-            what=str(value["what"]),
-            token=str(value["token"]),
-            owner=owner_of(value["owner"]),
-            since=datetime.fromisoformat(value["since"]).timestamp(),
-            heartbeat=datetime.fromisoformat(value["heartbeat"]).timestamp(),
-            pulse=Pulse(float(value["beat_seconds"]), float(value["expires_seconds"])),
-            n_beats=int(value["n_beats"]),
-        )
-    except (ValueError, KeyError, TypeError):  # cut off by a loss of power, or somebody else's
-        return Holder("", "", None, 0.0, 0.0, Pulse())
-
-
-def _text_of(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
-
-
-def _busy_text(waiting: Waiting) -> str:
+def _busy_text(waiting: Waiting, path: str) -> str:
     owner = waiting.holder.owner
     stop = f" (`kill {owner.pid}` on {owner.host})" if owner is not None else ""
     waited = f" Waited {waiting.waited_seconds:.0f} s for it." if waiting.wait_seconds else ""
     return (
         f"{waiting}.{waited} Wait for it to end, or stop it{stop}, and run again; "
-        "runtime.wait_seconds says how long a run waits for another."
+        f"runtime.wait_seconds says how long a run waits for another. (Lease: {path})"
     )
 
 

@@ -6,11 +6,13 @@ conditional requests, where the tag is the object's version.
 
 import hashlib
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from storage.files import folder_guard, partial_name, raise_explained
+from storage.files import folder_guard, raise_explained
+from storage.mirror import PARTIAL_SUFFIX
 from storage.objects import Objects
 from storage.roots import mirror_at
 
@@ -51,16 +53,10 @@ class FileBackend:
         """Put the file there if there is none; it appears with all of its bytes."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with folder_guard(self._path.parent):
-                partial = partial_name(self._path)
-                try:
-                    partial.write_bytes(data)
-                    os.link(partial, self._path)
-                except FileExistsError:
-                    return False
-                finally:
-                    with suppress(OSError):
-                        partial.unlink()
+            with folder_guard(self._path.parent), self._written_beside(data) as partial:
+                os.link(partial, self._path)
+        except FileExistsError:
+            return False
         except OSError as error:
             raise_explained(error, self._path)
         return True
@@ -83,13 +79,8 @@ class FileBackend:
             with folder_guard(self._path.parent):
                 if not self._has(tag):
                     return False
-                partial = partial_name(self._path)
-                try:
-                    partial.write_bytes(data)
+                with self._written_beside(data) as partial:
                     partial.replace(self._path)
-                finally:
-                    with suppress(OSError):
-                        partial.unlink()
         except FileNotFoundError:  # the folder itself is gone
             return False
         except OSError as error:
@@ -108,6 +99,18 @@ class FileBackend:
         except OSError as error:
             raise_explained(error, self._path)
         return True
+
+    @contextmanager
+    def _written_beside(self, data: bytes) -> Iterator[Path]:
+        """Write a file of one name, which the next one clears if this process is killed."""
+        partial = self._path.with_name(f"{self._path.name}{PARTIAL_SUFFIX}")
+        partial.unlink(missing_ok=True)  # it may be a second name of the lease itself
+        try:
+            partial.write_bytes(data)
+            yield partial
+        finally:
+            with suppress(OSError):
+                partial.unlink()
 
     def _has(self, tag: str) -> bool:
         found = self.read()

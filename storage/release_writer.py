@@ -1,7 +1,7 @@
 """How a release is written: shards as they come, tables beside them, the manifest last."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage import rows as tables
-from storage.files import publish, write_bytes, write_json
+from storage.files import write_bytes, write_json
+from storage.guards import release_guard
 from storage.layout import (
     RELEASE_FILE,
     RELEASE_FORMAT,
     refused_release_folder,
     release_folder,
 )
+from storage.lease import Lease
 from storage.manifests import describe_file, write_manifest
 from storage.refs import ReleaseRef
 from storage.release_pointer import mark_latest
@@ -49,7 +51,7 @@ class ReleaseWriter(StagedWriter):
     """
 
     def __init__(self, ref: ReleaseRef, *, jsonl: bool = False) -> None:
-        """Name the release; errors of the disk come on entering the ``with`` block.
+        """Name the release; `BusyError` and errors of the disk come on entering.
 
         Args:
             ref: What will be published.
@@ -125,10 +127,15 @@ class ReleaseWriter(StagedWriter):
             raise ValueError("a release needs at least one row, got none.")
         if not release_exists(self.ref):
             self._write(manifest, card)
-            with suppress(FileExistsError):  # another process was first with the same release
-                publish(self.staging, release_folder(self.ref))
+            # FileExistsError: whoever took the lease for expired was first, with the same release
+            with suppress(FileExistsError):
+                self._publish(release_folder(self.ref))
+        self._lease.check()
         mark_latest(self.ref, why="published")
         return self.ref
+
+    def _hold(self) -> AbstractContextManager[Lease]:
+        return release_guard(self.ref.root, self.ref.name).hold()
 
     def refuse(self) -> Path:
         """Keep only the quality report, under ``refused/``; return its folder."""

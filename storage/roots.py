@@ -18,6 +18,7 @@ from storage.objects import is_url, local_path
 MIRROR_VARIABLE = "RISE_MIRROR"
 """Environment variable that names the folder of all mirrors."""
 
+LEASE_SUFFIX = ".lease.json"
 ALONE_SECONDS = 60.0
 """How long the move of a pointer waits for another machine's."""
 
@@ -115,9 +116,9 @@ def alone(path: Path, *, what: str) -> Iterator[None]:
     if mirror_at(path) is None:
         yield
         return
-    from storage.lease import LEASE_FILE, hold  # which writes files, which come here
+    from storage.lease import hold  # which writes files, which come here
 
-    lease = path.with_name(f"{path.name}{LEASE_FILE}")
+    lease = path.with_name(f"{path.name}{LEASE_SUFFIX}")
     with hold(lease, what=what, wait_seconds=ALONE_SECONDS):
         yield
 

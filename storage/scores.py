@@ -1,7 +1,7 @@
 """Scores of one query set over one state of an index; published whole, never changed."""
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from storage import arrays
 from storage import rows as tables
 from storage.catalog import open_store, published_folders
 from storage.errors import NotFoundError, StorageError
-from storage.files import publish
+from storage.guards import scores_guard
 from storage.layout import (
     QUALITY_FOLDER,
     SCORES_FILE,
@@ -22,6 +22,7 @@ from storage.layout import (
     refused_scores_folder,
     scores_folder,
 )
+from storage.lease import Lease
 from storage.manifests import describe_file, file_problems, read_manifest, write_manifest
 from storage.refs import ScoresRef
 from storage.roots import fetched, store_folder
@@ -218,10 +219,13 @@ class ScoresWriter(StagedWriter):
     """Writes scores in a staging folder; without `commit` nothing stays."""
 
     def __init__(self, ref: ScoresRef) -> None:
-        """Name the scores; errors of the disk come on entering the ``with`` block."""
+        """Name the scores; `BusyError` and errors of the disk come on entering."""
         super().__init__(ref.root, scores_folder(ref))
         self.ref = ref
         self._shape: dict[str, int] | None = None
+
+    def _hold(self) -> AbstractContextManager[Lease]:
+        return scores_guard(self.ref).hold()
 
     def start_matrix(self, *, n_rows: int, n_queries: int, block_rows: int) -> "StagedMatrix":
         """Make room for the full matrix, float32 [n_rows, n_queries]; return where to write."""
@@ -284,8 +288,9 @@ class ScoresWriter(StagedWriter):
             "files": [describe_file(path, folder=self.staging) for path in files],
         }
         write_manifest(self.staging / SCORES_FILE, SCORES_FORMAT, body)
-        with suppress(FileExistsError):  # another process was first with the same scores
-            publish(self.staging, scores_folder(self.ref))
+        # FileExistsError: whoever took the lease for expired was first, with the same scores
+        with suppress(FileExistsError):
+            self._publish(scores_folder(self.ref))
         return self.ref
 
     def refuse(self) -> Path:

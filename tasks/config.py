@@ -262,7 +262,7 @@ class ScoreConfig(StageConfig):
 
 
 class RuntimeConfig(StageConfig):
-    """Speed only; recorded with a run, never part of an identity."""
+    """Speed and patience; recorded with a run, never part of an identity."""
 
     device: str = Field("auto", title="Device", description="auto, cpu, cuda, cuda:1 or mps.")
     batch_tokens: int = Field(4096, ge=1, title="Tokens a batch")
@@ -279,6 +279,20 @@ class RuntimeConfig(StageConfig):
     )
     workers: int | None = Field(
         None, ge=1, title="Scoring workers", description="Empty: one a core."
+    )
+    wait_seconds: float = Field(
+        600.0,
+        ge=0.0,
+        title="Wait for another run",
+        description="Seconds that a run waits for another one that writes the same corpus, index, "
+        "scores or release; then it is refused. 0: at once.",
+    )
+    timeout_seconds: float | None = Field(
+        None,
+        gt=0.0,
+        title="Time limit",
+        description="Seconds that a run may take, waiting included; then it is stopped, and what "
+        "it has finished is kept. Empty: none.",
     )
 
 

@@ -13,11 +13,11 @@ from typing import Any
 from storage.cursor import Cursor, CursorEntry
 from storage.errors import StorageError
 from storage.files import digest
+from storage.guards import corpus_guard
 from storage.inputs import InputFile, ReplacedError, input_file, remote_files
 from storage.layout import release_folder
 from storage.objects import is_url, local_path
 from storage.refs import CorpusRef, ReleaseRef
-from storage.tombstones import corpus_lock
 from tasks.config import AutoFields, Fields, FilesSource, PipelineConfig, RowsConfig
 from tasks.corpus import IngestRefused, IngestReport, ingest_rows
 from tasks.corpus_suite import GATE
@@ -298,7 +298,7 @@ class _Intake:
 
     def leave(self, name: str) -> int:
         """Withdraw the rows of a file that no other file has; return how many."""
-        with corpus_lock(self._inbox.ref):
+        with corpus_guard(self._inbox.ref).hold():
             return withdraw_file(self._inbox, name)
 
     def _stale(self) -> Iterator[Reading]:

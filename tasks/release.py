@@ -106,6 +106,7 @@ def release(
         progress: Receives one step a row.
 
     Raises:
+        BusyError: Another process is making a release of that name.
         ValueError: The selection cannot be made; gives both numbers.
         ReleaseRefused: The staged files failed the gate; nothing was published.
         SuiteError: The suite cannot be used.

@@ -121,6 +121,7 @@ def score(
         progress: Receives one step a block.
 
     Raises:
+        BusyError: Another process is making these scores.
         ScoresRefused: The scores failed the gate; nothing was published.
         SuiteError: The suite cannot be used.
         MismatchError: Queries and rows were sketched in different spaces; lists the fields.
@@ -142,20 +143,23 @@ def score(
     already = Scores.exists(index.root, ref.scores_id)
     if not already:
         with ScoresWriter(ref) as writer:
-            target = _Target(opened, living.mask)
-            tables = _score_tables(target, query_set, config, runtime, progress, writer)
-            gate = judge_scores(
-                tables,
-                index=index.index,
-                queries=queries,
-                scores_id=ref.scores_id,
-                docs=writer.staging / QUALITY_FOLDER,
-                quality=quality,
-            )
-            if not gate.success:
-                raise refusal(ref, gate, writer.refuse())
-            manifest = _manifest(opened, queries, identity, n_empty=n_empty)
-            writer.commit(**tables, manifest=manifest)
+            # whoever wrote while this one waited has made these very scores
+            already = Scores.exists(index.root, ref.scores_id)
+            if not already:
+                target = _Target(opened, living.mask)
+                tables = _score_tables(target, query_set, config, runtime, progress, writer)
+                gate = judge_scores(
+                    tables,
+                    index=index.index,
+                    queries=queries,
+                    scores_id=ref.scores_id,
+                    docs=writer.staging / QUALITY_FOLDER,
+                    quality=quality,
+                )
+                if not gate.success:
+                    raise refusal(ref, gate, writer.refuse())
+                manifest = _manifest(opened, queries, identity, n_empty=n_empty)
+                writer.commit(**tables, manifest=manifest)
     docs = scores_folder(ref) / QUALITY_FOLDER
     n_queries = int(query_set.manifest["n_queries"])
     return ScoreReport(

@@ -18,8 +18,10 @@ from rise_ops.codes import encode
 from storage.catalog import open_store
 from storage.corpus import Corpus
 from storage.files import digest
+from storage.guards import index_guard
+from storage.lease import Fence, Lease
 from storage.refs import CorpusRef, IndexRef
-from storage.signatures import SignatureIndex, index_lock
+from storage.signatures import SignatureIndex
 from tasks.backbone import resolve_device
 from tasks.calibration import (
     Drift,
@@ -61,6 +63,7 @@ class IndexPlan:
         n_blocks: All blocks.
         predicted_bytes: Memory that the work will take; 0 when there is none to do.
         drift: How appended rows fit the index; None where that was not to be measured.
+        fence: Says whether the index is still this build's to write.
     """
 
     ref: IndexRef
@@ -73,6 +76,7 @@ class IndexPlan:
     n_blocks: int
     predicted_bytes: int
     drift: Drift | None
+    fence: Fence
 
     @property
     def n_missing_rows(self) -> int:
@@ -159,15 +163,15 @@ class IndexReport:
     data_docs: str = ""
 
 
-def writing_index(ref: IndexRef) -> AbstractContextManager[None]:
-    """Return the lock that a build holds from plan to commit.
+def writing_index(ref: IndexRef) -> AbstractContextManager[Lease]:
+    """Return the lease that a build holds from plan to commit.
 
     Raises:
         NotFoundError: There is no store at that place.
         BusyError: Another process is building the index (on entering).
     """
-    open_store(ref.root)  # before the lock, whose file would make a folder at a misspelt place
-    return index_lock(ref)
+    open_store(ref.root)  # before the lease, whose file would make a folder at a misspelt place
+    return index_guard(ref).hold()
 
 
 def calibrate_index(
@@ -232,6 +236,8 @@ def plan_index(
         dtype = index.identity["space"]["dtype"]
         predicted_bytes = require_memory(config, runtime, device=device, dtype=dtype)
         drift = measure_drift(index, corpus, batches, config, device=device)
+    fence = index_guard(ref).held().fence
+    fence.check()
     index.remember_model(from_anywhere(config.model).model_dump(mode="json"))
     index.reserve(n_rows)
     return IndexPlan(
@@ -245,6 +251,7 @@ def plan_index(
         n_blocks=len(contents),
         predicted_bytes=predicted_bytes,
         drift=drift,
+        fence=fence,
     )
 
 
@@ -260,6 +267,7 @@ def sketch_block(plan: IndexPlan, block: int, *, progress: Progress = NO_PROGRES
         ValueError: A row cannot be sketched; the message names block and row. Nothing is stored.
         MemoryError: One window alone does not fit into memory.
         MismatchError: The model is not the one that the index was planned with.
+        LeaseLostError: Another build has taken over; nothing is stored.
     """
     started = time.monotonic()
     index = SignatureIndex.open(plan.ref)
@@ -281,6 +289,7 @@ def sketch_block(plan: IndexPlan, block: int, *, progress: Progress = NO_PROGRES
     n_tokens = sum(len(row.ids) for row in token_rows)
     rotation = stored_rotation(index)
     signature = plan.config.signature
+    plan.fence.check()
     codes = encode(signatures if rotation is None else rotation.apply(signatures), signature.code)
     index.write_block(
         block,
@@ -318,9 +327,12 @@ def commit_index(
         IncompleteError: A block is missing.
         CorruptionError: A block cannot be read back.
         SuiteError: The suite cannot be used.
+        LeaseLostError: Another build has taken over; the earlier state stays.
     """
     index = SignatureIndex.open(plan.ref)
+    plan.fence.check()
     gate = check_index(index, plan.n_rows, quality)
+    plan.fence.check()
     index.commit(plan.batches, plan.n_rows)
     records = [index.block_record(block) or {} for block in range(plan.n_blocks)]
     seconds = sum(report.seconds for report in reports)
@@ -358,7 +370,7 @@ def build_index(
     quality: QualityConfig = SHIPPED,
     progress: Progress = NO_PROGRESS,
 ) -> IndexReport:
-    """Bring an index up to its corpus under the lock: tables, plan, blocks, gate, commit.
+    """Bring an index up to its corpus under its lease: tables, plan, blocks, gate, commit.
 
     Raises:
         IndexRefused: The gate refuses the rows.
