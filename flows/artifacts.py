@@ -64,7 +64,7 @@ def leave_picture(key: str, url: str, *, description: str) -> None:
 
 def _link(name: str, path: str) -> str:
     url = page_url(path)
-    place = f"`{Path(path).absolute()}`"
+    place = f"`{path if '://' in path else Path(path).absolute()}`"
     return f"- {name}: {place}" if url is None else f"- [{name}]({url}): {place}"
 
 

@@ -21,7 +21,7 @@ from storage.index_names import exact_ref
 from storage.layout import QUALITY_FOLDER, scores_folder
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ScoresRef
-from storage.roots import absolute_root
+from storage.roots import absolute_root, shown
 from storage.scores import NULL_SCHEMA, Scores, ScoresWriter
 from storage.signatures import SignatureIndex
 from tasks.config import RuntimeConfig, ScoreConfig
@@ -164,7 +164,7 @@ def score(
     n_queries = int(query_set.manifest["n_queries"])
     return ScoreReport(
         ref=ref,
-        path=str(scores_folder(ref)),
+        path=shown(scores_folder(ref)),
         n_rows=opened.n_rows,
         n_empty=n_empty,
         n_queries=n_queries,

@@ -55,7 +55,7 @@ class GateSuite:
     @property
     def origin(self) -> str:
         """Where it is from, for people."""
-        return "shipped" if self.path is None else str(self.path)
+        return "shipped" if self.path is None else shown(self.path)
 
     @property
     def sha256(self) -> str:

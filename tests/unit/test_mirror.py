@@ -108,9 +108,9 @@ def test_published_is_never_overwritten(url: str, tmp_path: Path) -> None:
     before = _objects(url)
     with staging_folder(other.folder / "queries" / "q" / "v1") as staging:
         (staging / "query_set.json").write_bytes(b"{}")
-        with pytest.raises(FileExistsError, match="never overwritten"):
-            with other.put_folder(staging, other.folder / "queries" / "q" / "v1"):
-                pytest.fail("it must not come to the renaming")
+        putting = other.put_folder(staging, other.folder / "queries" / "q" / "v1")
+        with pytest.raises(FileExistsError, match="never overwritten"), putting:
+            pytest.fail("it must not come to the renaming")
     assert _objects(url) == before
     assert (other.folder / "queries" / "q" / "v1" / "query_set.json").is_file()
 
@@ -172,9 +172,9 @@ def test_lease_is_an_object(url: str, tmp_path: Path) -> None:
     with hold(path, what="corpus 'main'"):
         assert holder_of(path) is not None
         assert not path.exists()
-        with pytest.raises(BusyError, match="corpus 'main' is being written by"):
-            with hold(path, what="corpus 'main'"):
-                pytest.fail("two hold it")
+        again = hold(path, what="corpus 'main'")
+        with pytest.raises(BusyError, match="corpus 'main' is being written by"), again:
+            pytest.fail("two hold it")
     assert holder_of(path) is None
     with hold(path, what="corpus 'main'"):
         assert holder_of(path) is not None
