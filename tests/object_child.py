@@ -1,7 +1,8 @@
-"""A machine of the tests: refreshes stores at URLs in processes of their own, which it can kill.
+"""Machines of the tests: processes with mirrors of their own that write a store at a URL.
 
-Reads one JSON command a line. ``start`` forks a process that refreshes and answers with its number;
-``wait`` answers with the exit code of a process.
+Reads one JSON command a line. ``start`` forks a process that does something and answers with its
+number; ``wait`` answers with the exit code of a process. A process may kill itself, uploads and
+all, at the k-th time that it writes to the object store.
 """
 
 import json
@@ -10,69 +11,84 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import torch
-from refresh_samples import refresh
+import store_samples
 
+from storage.lease import Patience, with_patience
 from storage.objects import Objects
-from tasks.backbone import load_backbone
-from tasks.config import PipelineConfig
-from tasks.patience import Patience, with_patience
+from storage.refs import CorpusRef, IndexRef
+from storage.signatures import SignatureIndex
 
-WRITES = ("put", "put_if", "delete")
+N_BATCHES = 2
 
 
-class Countdown:
-    """Counts what is written to object stores; at one of them the process dies, uploads and all."""
+def make_everything(root: str, _name: str) -> None:
+    """Two batches, their index in two steps, a query set, scores, two releases."""
+    corpus, index = CorpusRef(root, "main"), IndexRef(root, "main")
+    store_samples.add_batch(corpus, "b1", 0, 6)
+    if store_samples.make_index(index).committed_rows < 6:
+        store_samples.build(index, 6, ["b1"])
+    store_samples.add_batch(corpus, "b2", 6, 11, part_rows=3)
+    store_samples.build(index, 11, ["b1", "b2"])
+    store_samples.add_query_set(root)
+    store_samples.add_scores(root, SignatureIndex.open(index))
+    store_samples.add_release(root, "r1")
+    store_samples.add_release(root, "r2", n_rows=3)
 
-    def __init__(self, kill_at: int | None, counter: Path) -> None:
-        self._kill_at, self._counter = kill_at, counter
-        self._n_begun = 0
-        self._lock = threading.Lock()
 
-    def step(self, key: str) -> None:
-        if key.endswith(".lease.json"):
-            return  # heartbeats come when they come
-        with self._lock:
-            if self._n_begun == self._kill_at:
+def add_batches(root: str, name: str) -> None:
+    for number in range(N_BATCHES):
+        store_samples.add_batch(CorpusRef(root, "main"), f"{name}-{number}", 0, 6)
+
+
+ACTIONS = {"make_everything": make_everything, "add_batches": add_batches}
+
+
+def kill_at_write(kill_at: int) -> None:
+    """Die at the k-th write to an object store; heartbeats, which come when they come, apart."""
+    begun, lock = [0], threading.Lock()
+
+    def step(key: str) -> None:
+        if key.endswith("lease.json"):
+            return
+        with lock:
+            if begun[0] == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
-            self._n_begun += 1
-            self._counter.write_text(str(self._n_begun))
+            begun[0] += 1
 
-    def watch(self, name: str, key_place: int) -> None:
-        write: Callable[..., Any] = getattr(Objects, name)
+    for name, key_place in (("put", 1), ("put_if", 0), ("delete", 0)):
+        setattr(Objects, name, _counted(getattr(Objects, name), key_place, step))
 
-        def counted(objects: Objects, *arguments: Any, **named: Any) -> Any:
-            self.step(str(arguments[key_place]))
-            return write(objects, *arguments, **named)
 
-        setattr(Objects, name, counted)
+def _counted(
+    write: Callable[..., Any], key_place: int, step: Callable[[str], None]
+) -> Callable[..., Any]:
+    def counted(objects: Objects, *arguments: Any, **named: Any) -> Any:
+        step(str(arguments[key_place]))
+        return write(objects, *arguments, **named)
+
+    return counted
 
 
 def start(command: dict[str, Any]) -> int:
-    config = PipelineConfig.model_validate_json(command["config"])
-    load_backbone(config.indexing.model, device="cpu")  # the forks share it
-    child = os.fork()
-    if child:
-        return child
+    process = os.fork()
+    if process:
+        return process
     code = 1
     try:
         os.environ.update(command["environment"])
-        countdown = Countdown(command["kill_at"], Path(command["counter"]))
-        for name, key_place in zip(WRITES, (1, 0, 0), strict=True):
-            countdown.watch(name, key_place)
+        if command["kill_at"] is not None:
+            kill_at_write(command["kill_at"])
         with with_patience(Patience(command["wait_seconds"])):
-            refresh(config)
+            ACTIONS[command["action"]](command["root"], command["name"])
         code = 0
     finally:
         sys.stderr.flush()
         os._exit(code)
 
 
-def main() -> None:
-    torch.set_num_threads(1)
+def serve() -> None:
     for line in sys.stdin:
         command = json.loads(line)
         if command["do"] == "start":
@@ -84,4 +100,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve()
