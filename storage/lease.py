@@ -235,8 +235,8 @@ class Lease:
                 _log.warning("%s: the lease could not be given back: %s", self.holder.what, error)
 
     def _wait(self, waiting: Waiting, patience: Patience, *, undecided: bool) -> None:
-        mine = _held.get(self.path)
-        if mine is not None and mine._thread == self._thread:
+        mine, owner = _held.get(self.path), waiting.holder.owner
+        if mine and mine._thread == self._thread and owner and owner.is_me:
             raise BusyError(
                 f"{self.holder.what} is being written by this very call, further up: nobody would "
                 "end the wait. Ask for the lease once."
@@ -286,17 +286,19 @@ class _Watch:
         self.undecided = False
         self._tag = ""
         self._since = 0.0
+        self._beats = False
 
     def why_gone(self, holder: Holder, tag: str) -> str:
         """Return why the holder is dead; empty while it lives or may live."""
         now = time.monotonic()
         if tag != self._tag:
+            self._beats = bool(self._tag)
             self._tag, self._since = tag, now
         self.undecided = False
         if holder.owner is not None and holder.owner.is_near:
             return _why_gone_here(holder, holder.owner)
         unchanged, pulse = now - self._since, holder.pulse
-        late = holder.silent_seconds > pulse.expires_seconds
+        late = holder.silent_seconds > pulse.expires_seconds and not self._beats
         self.undecided = late and unchanged < min(pulse.expires_seconds, 2.5 * pulse.beat_seconds)
         if unchanged < pulse.expires_seconds and (not late or self.undecided):
             return ""

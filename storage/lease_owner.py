@@ -141,5 +141,6 @@ def _user() -> str:
 
 
 def _command() -> str:
-    name = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
-    return " ".join([name, *sys.argv[1:]])
+    script = Path(sys.argv[0] if sys.argv and sys.argv[0] else "python")
+    name = script.parent.name if script.name == "__main__.py" else script.name
+    return " ".join(" ".join([name, *sys.argv[1:]]).split())
