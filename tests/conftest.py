@@ -1,13 +1,27 @@
-"""Fixtures that several tests share: a private cache folder and one tiny model a session."""
+"""Fixtures that several tests share, and what keeps test processes out of each other's way.
+
+`make test` runs two processes (pytest-xdist). Each has folders of its own for temporary files,
+RISE, Prefect and datasets, and ports of its own (`prefect_process.free_port`). All tests of a file
+run in one process, in order, so that what a file's tests share is made once.
+"""
 
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # tiny tensors gain nothing from threads, and on a busy machine they wait for each other
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# libraries read these when they are imported, here or in a child: neither the user's settings and
+# databases nor another test process's
+os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="rise-tests-")
+os.environ["HF_DATASETS_CACHE"] = f"{os.environ['PREFECT_HOME']}/datasets"
+
+import hypothesis
 import pytest
 import torch
 from object_server import object_server
@@ -15,7 +29,36 @@ from tiny import tiny_model
 
 torch.set_num_threads(1)
 
+# examples count, not how long a busy machine takes for them
+hypothesis.settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any-machine")
+
+HOME = os.environ["PREFECT_HOME"]
+
+SERVED = ("test_demo", "test_flows", "test_compact_pipeline", "test_refresh_flow")
+"""Files whose tests ask for `prefect_harness`: one process runs them all, on one server."""
+
 USER_CACHE = Path(os.environ.get("RISE_HOME") or Path.home() / ".cache" / "rise")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out files, in the order of collection: the long ones come first."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class FilesScheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "served" if Path(file).stem in SERVED else file
+
+    config.option.loadscopereorder = False
+    return FilesScheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,7 +1,6 @@
 """A real S3 server for tests: moto, in a process of its own, and stores in it."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -10,6 +9,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from prefect_process import free_port
 
 START_SECONDS = 60.0
 
@@ -24,9 +25,7 @@ CREDENTIALS = {
 @contextmanager
 def object_server(folder: Path) -> Iterator[dict[str, str]]:
     """Run a server; yield the environment variables with which it is found."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with (folder / "moto.log").open("wb") as log:
         process = subprocess.Popen(

@@ -2,19 +2,23 @@
 
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 PATIENCE_SECONDS = 90
+FIRST_PORT, N_PORTS, MOST_WORKERS = 10_000, 2500, 8
+"""Each test process has every eighth port from 10,000 to 30,000: the system gives higher ones to
+connections, and the servers of `prefect_harness` take lower ones."""
 
 Environment = dict[str, str]
 
@@ -44,9 +48,14 @@ def prefect_server(home: Path) -> Iterator[Environment]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a free port that no other test process and no connection takes meanwhile."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for _ in range(100):
+        port = FIRST_PORT + MOST_WORKERS * secrets.randbelow(N_PORTS) + worker % MOST_WORKERS
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    return pytest.fail("none of 100 ports is free")
 
 
 def get(environment: Environment, path: str) -> object:
