@@ -89,9 +89,11 @@ def publish_file(path: Path, write: Callable[[Path], None]) -> None:
         publish_bytes(partial, path)
         partial.replace(path)
         sync_folder(path.parent)
-    except OSError as error:
+    except (OSError, StorageError) as error:
         with suppress(OSError):
             partial.unlink()
+        if isinstance(error, StorageError):
+            raise
         raise_explained(error, path)
 
 

@@ -167,13 +167,14 @@ class Mirror:
 
     def _missing(self, place: str, *, reports: bool) -> dict[str, Note]:
         """Return what must be fetched; the disk is looked at once a process and folder."""
-        look = place not in self._whole
+        notes = self._notes.outdated(place)
+        if place not in self._whole:
+            known = self._notes.all(place)
+            notes = {key: note for key, note in known.items() if self._lacks(key, note)}
         return {
             key: note
-            for key, note in self._notes.all(place).items()
-            if not _is_local(key)
-            and (reports or not _is_report(key))
-            and (self._lacks(key, note) if look else not note.is_current)
+            for key, note in notes.items()
+            if not _is_local(key) and (reports or not _is_report(key))
         }
 
     def _bring(self, notes: Mapping[str, Note]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from storage.objects import StoredObject
 
@@ -55,15 +56,22 @@ class MirrorNotes:
     def all(self, folder: str = "") -> dict[str, Note]:
         """Return the notes of everything below a folder, by key."""
         with self._open() as file:
-            columns = "key, n_bytes, tag, mtime_ns, copy, noted"
-            if not folder:
-                lines = file.execute(f"SELECT {columns} FROM objects").fetchall()
-            else:
-                below = (f"{folder}/", f"{folder}0")  # "0" follows "/"
-                lines = file.execute(
-                    f"SELECT {columns} FROM objects WHERE key >= ? AND key < ?", below
-                ).fetchall()
-        return {line[0]: Note(StoredObject(*line[1:4]), line[4], line[5]) for line in lines}
+            lines = file.execute(
+                "SELECT key, n_bytes, tag, mtime_ns, copy, noted FROM objects "
+                "WHERE key >= ? AND key < ?",
+                _bounds(folder),
+            ).fetchall()
+        return _notes(lines)
+
+    def outdated(self, folder: str) -> dict[str, Note]:
+        """Return the notes below a folder whose copy on disk is not of the newest object."""
+        with self._open() as file:
+            lines = file.execute(
+                "SELECT key, n_bytes, tag, mtime_ns, copy, noted FROM objects "
+                "WHERE key >= ? AND key < ? AND copy IS NOT tag",
+                _bounds(folder),
+            ).fetchall()
+        return _notes(lines)
 
     def get(self, key: str) -> Note | None:
         """Return the note of one object."""
@@ -108,3 +116,12 @@ class MirrorNotes:
                 yield file
         finally:
             file.close()
+
+
+def _bounds(folder: str) -> tuple[str, str]:
+    """Return the least key below a folder, and the least above all of them: "0" follows "/"."""
+    return (f"{folder}/", f"{folder}0") if folder else ("", "\U0010ffff")
+
+
+def _notes(lines: Iterable[tuple[Any, ...]]) -> dict[str, Note]:
+    return {line[0]: Note(StoredObject(*line[1:4]), line[4], line[5]) for line in lines}

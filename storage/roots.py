@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from storage.mirror import PARTIAL_SUFFIX, Mirror
@@ -51,10 +52,7 @@ def store_folder(root: str | Path) -> Path:
 
 def mirrors_folder() -> Path:
     """Return the folder of all mirrors: `RISE_MIRROR`, or one in the folder of caches."""
-    if given := os.environ.get(MIRROR_VARIABLE):
-        return Path(given).expanduser().absolute()
-    home = os.environ.get("RISE_HOME") or Path.home() / ".cache" / "rise"
-    return Path(home).absolute() / "mirrors"
+    return Path(_home(os.environ.get(MIRROR_VARIABLE), os.environ.get("RISE_HOME")))
 
 
 def fetched(folder: Path, *, reports: bool = False) -> Path:
@@ -94,8 +92,8 @@ def shown(path: Path) -> str:
 
 def mirror_at(path: Path) -> Mirror | None:
     """Return the mirror that a path counts in; None for local paths and unfinished files."""
-    home = f"{mirrors_folder()}{os.sep}"
-    if not str(path).startswith(home):
+    home = _home(os.environ.get(MIRROR_VARIABLE), os.environ.get("RISE_HOME"))
+    if not str(path).startswith(f"{home}{os.sep}"):
         return None
     name, *parts = path.relative_to(home).parts
     if any(part.endswith(PARTIAL_SUFFIX) for part in parts):
@@ -161,6 +159,12 @@ def unpublish(path: Path) -> None:
     mirror = mirror_at(path)
     if mirror is not None:
         mirror.remove(path)
+
+
+@cache
+def _home(given: str | None, rise_home: str | None) -> str:
+    home = Path(rise_home) if rise_home else Path.home() / ".cache" / "rise"
+    return str((Path(given).expanduser() if given else home / "mirrors").absolute())
 
 
 def _mirror(url: str) -> Mirror:
