@@ -138,8 +138,8 @@ def remote_files(given: str) -> tuple[list[RemoteFile], bool]:
     """Return the files that a URL names, and whether it names a folder.
 
     Args:
-        given: A file; a folder, which stands for all files below it but hidden ones; or a pattern
-            with ``*``, ``**``, ``?`` and ``[...]``.
+        given: A file; a folder, which stands for all files below it; or a pattern with ``*``,
+            ``**``, ``?`` and ``[...]``. Hidden files are left out unless they are named.
 
     Raises:
         StorageError: The store cannot be opened.
@@ -160,16 +160,18 @@ def remote_files(given: str) -> tuple[list[RemoteFile], bool]:
         RemoteFile(name if "://" in name else prefix + name.lstrip("/"), as_object(info))
         for name, info in sorted(files.items())
     ]
-    if MAGIC & set(path):
-        return listed, False
     if list(files) == [path]:
         return listed, False
-    return [file for file in listed if not _is_hidden(file, prefix + path.lstrip("/"))], True
+    if "/." in path:  # asked for
+        return listed, not MAGIC & set(path)
+    fixed = path[: min((path.find(sign) for sign in MAGIC & set(path)), default=len(path))]
+    base = prefix + fixed.lstrip("/")
+    return [file for file in listed if not _is_hidden(file, base)], fixed == path
 
 
 def is_unreadable(error: OSError) -> bool:
     """Tell whether the disk or network failed, rather than a decoder of what was read."""
-    return error.errno is not None or isinstance(error, ConnectionError)
+    return error.errno is not None or isinstance(error, ConnectionError | ReplacedError)
 
 
 @contextmanager
