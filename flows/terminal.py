@@ -29,6 +29,22 @@ def plain_errors(*, verbose: bool = False) -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
+@contextmanager
+def waiting(seconds: float) -> Iterator[None]:
+    """Wait so long for a run that writes the same, and say for whom, within the block."""
+    from tasks.patience import Patience, Waiting, with_patience
+
+    told: set[str] = set()
+
+    def tell(wait: Waiting) -> None:
+        if wait.holder.token not in told:
+            told.add(wait.holder.token)
+            say_error(f"waiting, up to {seconds:.0f} s: {wait}")
+
+    with with_patience(Patience(seconds, tell, say_error)):
+        yield
+
+
 def say(text: str = "") -> None:
     """Write a line of results to standard output."""
     sys.stdout.write(f"{text}\n")

@@ -10,6 +10,7 @@ a check that holds renews the lease, so there is time until the next one is due.
 """
 
 import logging
+import os
 import threading
 import time
 import uuid
@@ -66,6 +67,7 @@ _patience: ContextVar[Patience] = ContextVar("patience", default=NO_PATIENCE)
 _held: dict[str, "Lease"] = {}
 _tokens: set[str] = set()
 """Leases of this process by path, and their tokens, from before they are asked for."""
+os.register_at_fork(after_in_child=_held.clear)  # a fork holds nothing: it has a number of its own
 
 
 @contextmanager
@@ -106,20 +108,18 @@ def hold(
         wait_seconds=ambient.wait_seconds if wait_seconds is None else wait_seconds,
         on_wait=on_wait or ambient.on_wait,
     )
-    now = time.time()
-    me = Holder(what, uuid.uuid4().hex, this_process(patience.run), now, now, pulse)
+    me = Holder(what, uuid.uuid4().hex, this_process(patience.run), 0.0, 0.0, pulse)
     lease = Lease(path, backend_of(path), me)
     _tokens.add(me.token)
     try:
         lease.acquire(patience)
-        try:
-            caught_up(path)
-            _held[lease.path] = lease
-            yield lease
-        finally:
-            lease.release()
-            _held.pop(lease.path, None)
+        caught_up(path)
+        _held[lease.path] = lease
+        yield lease
     finally:
+        lease.release()
+        if _held.get(lease.path) is lease:
+            del _held[lease.path]
         _tokens.discard(me.token)
 
 
@@ -194,7 +194,9 @@ class Lease:
             OSError: Where it is kept cannot be reached.
         """
         with self._one_at_a_time:
-            if time.monotonic() - self._renewed >= self.holder.pulse.beat_seconds:
+            # the one clock stands still while the machine sleeps, the other one may be put back
+            age = max(time.monotonic() - self._renewed, time.time() - self.holder.heartbeat)
+            if age >= self.holder.pulse.beat_seconds:
                 self._renew()
             elif self._lost is None:
                 self._require_mine()
@@ -204,13 +206,13 @@ class Lease:
     def acquire(self, patience: Patience) -> None:
         """Get the lease, after waiting for whoever has it; see `hold`."""
         began, watch = time.monotonic(), _Watch()
-        while not self._backend.create_if_absent(bytes_of(self.holder)):
+        while not self._backend.create_if_absent(self._first_bytes()):
             found = self._backend.read()
             if found is None:
                 continue
             holder, tag = read_holder(found[0]), found[1]
             gone = watch.why_gone(holder, tag)
-            if gone and self._backend.replace_if(tag, bytes_of(self.holder)):
+            if gone and self._backend.replace_if(tag, self._first_bytes()):
                 patience.say(f"{self.holder.what}: the lease held {holder} is taken over: {gone}.")
                 break
             waiting = Waiting(
@@ -225,7 +227,8 @@ class Lease:
     def release(self) -> None:
         """Give the lease back, if it is still held; errors of the disk leave it to expire."""
         self._ended.set()
-        self._heart.join(self.holder.pulse.beat_seconds)
+        if self._heart.is_alive():
+            self._heart.join(self.holder.pulse.beat_seconds)
         with self._one_at_a_time:
             try:
                 self._require_mine()
@@ -233,6 +236,11 @@ class Lease:
                     self._backend.delete_if(self._tag)
             except (OSError, StorageError) as error:
                 _log.warning("%s: the lease could not be given back: %s", self.holder.what, error)
+
+    def _first_bytes(self) -> bytes:
+        now = time.time()
+        self.holder = replace(self.holder, since=now, heartbeat=now)
+        return bytes_of(self.holder)
 
     def _wait(self, waiting: Waiting, patience: Patience, *, undecided: bool) -> None:
         mine, owner = _held.get(self.path), waiting.holder.owner

@@ -303,3 +303,50 @@ def test_a_file_changes_only_for_who_knows_its_tag(tmp_path: Path) -> None:
     data, tag = backend.read() or (b"", "")
     assert (data, backend.delete_if(tag), backend.read()) == (b"two", True, None)
     assert list((tmp_path / "folder").iterdir()) == []
+
+
+def test_whoever_is_interrupted_while_it_takes_a_lease_leaves_none(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupt)
+    with pytest.raises(KeyboardInterrupt), hold(path, what="it"):
+        pass
+    assert list(path.parent.iterdir()) == []
+
+
+def test_whoever_waited_holds_since_it_got_the_lease(path: Path) -> None:
+    begun = threading.Event()
+    with hold(path, what="it", wait_seconds=0.0):
+
+        def second() -> None:
+            with hold(path, what="it", wait_seconds=10.0, on_wait=lambda _: begun.set()) as lease:
+                since.append(lease.holder.since)
+
+        since: list[float] = []
+        thread = threading.Thread(target=second)
+        thread.start()
+        begun.wait(10)
+        time.sleep(0.2)
+        ended = time.time()
+    thread.join(10)
+    assert since[0] >= ended
+
+
+def test_a_fork_holds_nothing(path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from storage.lease import *\n"
+        "path = Path(sys.argv[1])\n"
+        "with hold(path, what='it'):\n"
+        "    if os.fork() == 0:\n"
+        "        try: held(path, what='it')\n"
+        "        except ValueError: os._exit(0)\n"
+        "        os._exit(1)\n"
+        "    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "0\n", done.stderr
