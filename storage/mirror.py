@@ -51,6 +51,9 @@ FRESH_SECONDS = 1.0
 LOOKING_SHARE = 10.0
 """A listing holds for so long, and for so many times what it took."""
 
+INCOMING_SECONDS = 24 * 3600.0
+"""What has been on its way for so long, nobody waits for."""
+
 TRANSFERS = 16
 """Objects on their way at once."""
 
@@ -76,6 +79,8 @@ class Mirror:
         self.folder = place / "store"
         self._place = place
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._incoming = place / "incoming"
+        self._clear_incoming()
         self._notes = MirrorNotes(place / "notes.sqlite")
         self._fresh_until = 0.0
         self._whole: set[str] = set()
@@ -83,6 +88,14 @@ class Mirror:
     def key(self, path: Path) -> str:
         """Return the key of a path in the folder."""
         return "" if path == self.folder else path.relative_to(self.folder).as_posix()
+
+    def _clear_incoming(self) -> None:
+        """Delete what killed processes were fetching; what is young may be somebody's."""
+        self._incoming.mkdir(exist_ok=True)
+        for path in self._incoming.iterdir():
+            with suppress(FileNotFoundError):
+                if path.lstat().st_ctime < time.time() - INCOMING_SECONDS:
+                    path.unlink()
 
     # ------------------------------------------------------------------------------ looking
 
@@ -185,13 +198,16 @@ class Mirror:
     def _bring_one(self, key: str, note: Note) -> Note | None:
         path = self.folder / key
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}{PARTIAL_SUFFIX}")
+        partial = self._incoming / uuid4().hex  # not beside it: whoever holds a lease clears there
         try:
             if not self.objects.get(key, partial):
                 return None
             _set_time(partial, note.seen)
             if path.name == LINK:
-                _replace_link(path, partial.read_text().strip())
+                target = PurePosixPath(partial.read_text().strip()).name
+                partial.unlink()
+                partial.symlink_to(target, target_is_directory=True)
+                partial.replace(path)
             else:
                 partial.replace(path)
         finally:
@@ -368,12 +384,6 @@ def _is_it(path: Path, entry: Mapping[str, Any]) -> bool:
             return bool(hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"])
     except FileNotFoundError:
         return True  # it went away while it was fetched; readers say so
-
-
-def _replace_link(link: Path, target: str) -> None:
-    partial = link.with_name(f".{link.name}.{uuid4().hex[:8]}{PARTIAL_SUFFIX}")
-    partial.symlink_to(PurePosixPath(target).name, target_is_directory=True)
-    partial.replace(link)
 
 
 def _set_time(path: Path, seen: StoredObject) -> None:

@@ -1,5 +1,6 @@
 """The mirror of a store at a URL: what others publish comes in, what is published goes up first."""
 
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -199,3 +200,16 @@ def test_unknown_schemes_and_stores_are_explained(url: str) -> None:
     with pytest.raises(NotFoundError, match="is not a RISE store"):
         list_artifacts(url)
     assert fetched(Path("/a/b")) == Path("/a/b")
+
+
+def test_nobody_but_store_folder_makes_a_path_of_a_root() -> None:
+    root = Path(__file__).parents[2]
+    pattern = re.compile(r"\bPath\((ref\.root|root|store|config\.store|settings\.store)\)")
+    found = [
+        f"{path.relative_to(root)}:{number}: {line.strip()}"
+        for folder in ("storage", "tasks", "flows")
+        for path in sorted((root / folder).rglob("*.py"))
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if pattern.search(line)
+    ]
+    assert found == [], "a root may be a URL: use storage.roots.store_folder"
