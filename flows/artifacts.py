@@ -49,6 +49,19 @@ def leave_report(
     )
 
 
+def leave_table(key: str, lines: Sequence[Mapping[str, object]], *, description: str) -> None:
+    """Create a table artifact.
+
+    Args:
+        key: Lower-case letters, digits and dashes; Prefect keeps a history per key.
+        lines: The same columns in each, in the order to show.
+        description: What it shows.
+    """
+    from prefect.artifacts import create_table_artifact
+
+    create_table_artifact(key=key, table=[dict(line) for line in lines], description=description)
+
+
 def leave_picture(key: str, url: str, *, description: str) -> None:
     """Create an image artifact.
 

@@ -1,8 +1,8 @@
 """The ``rise`` command: whole runs as Prefect flows, quick questions as plain functions.
 
 The commands here run flows on the Prefect server of PREFECT_API_URL, or on Prefect's embedded
-one; those of `flows.cli_look` only read and start no orchestrator. Heavy libraries are imported
-inside the commands, so that ``rise --help`` answers at once.
+one; those of `flows.cli_look` and `flows.cli_watch` only read and start no orchestrator. Heavy
+libraries are imported inside the commands, so that ``rise --help`` answers at once.
 """
 
 from pathlib import Path
@@ -41,6 +41,7 @@ from flows.cli_settings import (
     selection,
 )
 from flows.cli_takedown import takedown
+from flows.cli_watch import add_watch_commands
 from flows.environment import quiet_defaults
 from flows.terminal import plain_errors, say, show_facts, show_warnings
 
@@ -308,6 +309,7 @@ app.command()(up)
 app.command()(serve)
 app.add_typer(release_app, name="release")
 add_look_commands(app)
+add_watch_commands(app)
 app.command("takedown")(takedown)
 app.command("refresh")(refresh)
 app.add_typer(quality_app, name="quality")

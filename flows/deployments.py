@@ -71,7 +71,7 @@ def stage_parameters(settings: PipelineConfig) -> Mapping[str, dict[str, Any]]:
         "release": store
         | gates
         | speed
-        | {"release": config["release"], "config": config["releasing"]},
+        | {"release": config["release"], "config": config["releasing"], "drift": config["drift"]},
     }
 
 

@@ -233,6 +233,14 @@ class Corpus:
         """
         return self._locate([row_id], None)[row_id]
 
+    def places(self, row_id: str) -> list[RowLocation]:
+        """Return every place of a row, of its newest version first; empty when there is none."""
+        found = []
+        for part in reversed(self._parts(None)):
+            at = tables.find_values(part.path, "row_id", [row_id])
+            found += _locations(part, sorted(at.values()))
+        return found
+
     def find_source(self, source: str, line: int) -> list[RowLocation]:
         """Return the rows that came from one line of one source; empty when there are none."""
         found = []

@@ -110,12 +110,13 @@ class ReleaseWriter(StagedWriter):
         """Add a JSON file, such as ``statistics.json``."""
         write_json(self.staging / name, value)
 
-    def commit(self, manifest: Mapping[str, Any], card: str) -> ReleaseRef:
+    def commit(self, manifest: Mapping[str, Any], card: str, *, point: bool = True) -> ReleaseRef:
         """Publish the release and point ``latest`` to it; an id that exists is not written again.
 
         Args:
             manifest: What the caller wants to keep; must have LINEAGE_KEYS.
             card: The dataset card, Markdown with the YAML header of `datasets`.
+            point: Move ``latest``; else the caller decides, and does it with `mark_latest`.
 
         Raises:
             ValueError: No rows were added, or the manifest lacks a needed field.
@@ -131,7 +132,8 @@ class ReleaseWriter(StagedWriter):
             with suppress(FileExistsError):
                 self._publish(release_folder(self.ref))
         self._lease.check()
-        mark_latest(self.ref, why="published")
+        if point:
+            mark_latest(self.ref, why="published")
         return self.ref
 
     def _hold(self) -> AbstractContextManager[Lease]:

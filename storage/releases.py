@@ -30,8 +30,9 @@ STATISTICS_FILE = "statistics.json"
 REPORT_FILE = "report.html"
 ENVIRONMENT_FILE = "environment.json"
 COST_FILE = "cost.json"
+DRIFT_FILE = "drift.json"
 
-NOT_LISTED = (REPORT_FILE, ENVIRONMENT_FILE, COST_FILE, QUALITY_FOLDER)
+NOT_LISTED = (REPORT_FILE, ENVIRONMENT_FILE, COST_FILE, DRIFT_FILE, QUALITY_FOLDER)
 """What may differ between two machines that make the same release; no manifest lists it."""
 
 RELEASE_SCHEMA = pa.schema(
@@ -147,6 +148,17 @@ class Release:
                 line = tables.read_positions(path, list(places.values()))
                 return self._ranked(line.column("rank")[0].as_py())
         return None if self._files_in("attributes/") else self._search(row_id)
+
+    def find_dropped(self, row_id: str) -> dict[str, Any] | None:
+        """Return the line of a row that was kept out (DROPPED_SCHEMA); None when it was not."""
+        for path in self._files_in(DROPPED_FILE):
+            places = tables.find_values(path, "row_id", [row_id])
+            if places:
+                line: dict[str, Any] = tables.read_positions(
+                    path, list(places.values())
+                ).to_pylist()[0]
+                return line
+        return None
 
     def verify(self, *, deep: bool = True) -> list[str]:
         """Compare the files with the manifest; one text for each problem."""

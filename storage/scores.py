@@ -190,6 +190,11 @@ class Scores:
             return None
         return float(tables.read_positions(path, list(found.values())).column("value")[0].as_py())
 
+    def value_at(self, position: int) -> float:
+        """Return the value of the row at a position of the index."""
+        found = tables.read_positions(self.folder / VALUES_FILE, [position], columns=["value"])
+        return float(found.column("value")[0].as_py())
+
     def matrix_block(self, block: int) -> np.ndarray:
         """Return one block of the full score matrix, float32 [n, Q].
 

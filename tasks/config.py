@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from tasks.drift_config import DriftConfig
 from tasks.quality_config import QualityConfig
 from tasks.refresh_config import RefreshConfig
 from tasks.release_config import ReleaseConfig
@@ -313,6 +314,11 @@ class PipelineConfig(StageConfig):
         {}, title="Further releases", description="Of the same scores: name to settings."
     )
     quality: QualityConfig = Field(QualityConfig(), title="Quality gates")
+    drift: DriftConfig = Field(
+        DriftConfig(),
+        title="Drift of releases",
+        description="Beyond a limit `latest` stays where it is, and the run fails.",
+    )
     refresh: RefreshConfig = Field(
         RefreshConfig(), title="Refreshing", description="Of `rise refresh` and its flow alone."
     )

@@ -144,13 +144,19 @@ def living_rows(corpus: CorpusRef, batches: Sequence[str]) -> LivingRows:
     nor on rows of other batches.
     """
     tombstones = Tombstones(corpus)
-    found = tombstones.placed_in(batches)
-    if not len(found):
+    dead = dead_digest(tombstones, batches)
+    if dead is None:
         return LivingRows(None, None)
     starts, n_rows = _starts(corpus, batches)
     mask = np.ones(n_rows, np.bool_)
     mask[tombstones.positions(starts)] = False
-    return LivingRows(mask, _digest(found))
+    return LivingRows(mask, dead)
+
+
+def dead_digest(tombstones: Tombstones, batches: Sequence[str]) -> str | None:
+    """Return what `LivingRows.digest` is for these batches, without looking where rows are."""
+    found = tombstones.placed_in(batches)
+    return _digest(found) if len(found) else None
 
 
 def read_ids(path: Path) -> list[str]:
@@ -270,15 +276,21 @@ def require_none_taken_down(ref: ReleaseRef, *, remedy: str) -> None:
     Raises:
         ValueError: It has some; says how many.
     """
-    release = open_release(ref)
-    corpus = release.manifest.get("lineage", {}).get("corpus")
-    names = corpus_names(ref.root) if corpus is None else [corpus]
-    n_rows = sum(_count_held(release, _asked_for(CorpusRef(ref.root, name))) for name in names)
+    n_rows = count_taken_down(ref)
     if n_rows:
         raise ValueError(
             f"release {ref.release_id} of {ref.name!r} has {n_rows} rows that were taken down "
             f"since (`rise takedown --list`), so {remedy}"
         )
+
+
+def count_taken_down(ref: ReleaseRef) -> int:
+    """Return how many rows of a published release somebody asked to be taken down."""
+    release = open_release(ref)
+    corpus = release.manifest.get("lineage", {}).get("corpus")
+    names = corpus_names(ref.root) if corpus is None else [corpus]
+    dead = [_asked_for(CorpusRef(ref.root, name)) for name in names]
+    return sum(_count_held(release, ids) for ids in dead if len(ids))
 
 
 def _asked_for(corpus: CorpusRef) -> pa.StringArray:

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,6 @@ hypothesis.settings.load_profile("any-machine")
 
 HOME = os.environ["PREFECT_HOME"]
 
-SERVED = ("test_demo", "test_flows", "test_compact_pipeline", "test_refresh_flow")
-"""Files whose tests ask for `prefect_harness`: one process runs them all, on one server."""
-
 USER_CACHE = Path(os.environ.get("RISE_HOME") or Path.home() / ".cache" / "rise")
 
 
@@ -49,13 +47,17 @@ def pytest_unconfigure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Hand out files, in the order of collection: the long ones come first."""
+    """Hand out files, the long ones first, as they are collected; one process has the server."""
     from xdist.scheduler import LoadFileScheduling
+
+    @cache
+    def unit_of(file: str) -> str:
+        served = "prefect_harness" in (config.rootpath / file).read_text()
+        return "files on the one Prefect server" if served else file
 
     class FilesScheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = super()._split_scope(nodeid)
-            return "served" if Path(file).stem in SERVED else file
+            return unit_of(super()._split_scope(nodeid))
 
     config.option.loadscopereorder = False
     return FilesScheduling(config, log)

@@ -207,7 +207,7 @@ def test_nobody_but_store_folder_makes_a_path_of_a_root() -> None:
     pattern = re.compile(r"\bPath\((ref\.root|root|store|config\.store|settings\.store)\)")
     found = [
         f"{path.relative_to(root)}:{number}: {line.strip()}"
-        for folder in ("storage", "tasks", "flows")
+        for folder in ("storage", "tasks")
         for path in sorted((root / folder).rglob("*.py"))
         for number, line in enumerate(path.read_text().splitlines(), start=1)
         if pattern.search(line)
