@@ -16,6 +16,7 @@ from flows.cli_refresh import refresh
 from flows.cli_release import release_app
 from flows.cli_serve import serve, up
 from flows.cli_settings import (
+    Cluster,
     ConfigFile,
     Corpus,
     Device,
@@ -35,6 +36,7 @@ from flows.cli_settings import (
     Tokens,
     TopKOption,
     Verbose,
+    Workers,
     files,
     pipeline_settings,
     run_flow,
@@ -72,6 +74,8 @@ def run(
     store: Store = None,
     device: Device = None,
     scheduler: Scheduler = None,
+    workers: Workers = None,
+    cluster: Cluster = None,
     quality: Quality = None,
     *,
     online: Online = False,
@@ -93,6 +97,8 @@ def run(
         "store": store,
         "runtime.device": device,
         "runtime.scheduler": scheduler,
+        "runtime.index_workers": workers,
+        "runtime.index_cluster": cluster,
     }
     with plain_errors(verbose=verbose):
         overrides["releasing.select"] = selection(select, tokens, share)
@@ -161,6 +167,8 @@ def index(
     index: Index = None,
     store: Store = None,
     device: Device = None,
+    workers: Workers = None,
+    cluster: Cluster = None,
     quality: Quality = None,
     *,
     online: Online = False,
@@ -176,6 +184,8 @@ def index(
         "index": index,
         "store": store,
         "runtime.device": device,
+        "runtime.index_workers": workers,
+        "runtime.index_cluster": cluster,
     }
     with plain_errors(verbose=verbose):
         settings = pipeline_settings(config, overrides, needs=())
@@ -199,6 +209,7 @@ def index(
                 "rows": report.n_rows,
                 "rows sketched now": report.n_sketched,
                 "tokens per second": report.tokens_per_second,
+                "processes": report.n_processes,
                 **calibration_facts(report),
                 "path": report.path,
             },

@@ -33,6 +33,13 @@ TopKOption = Annotated[
 Scheduler = Annotated[
     str | None, typer.Option(help="For scoring: threads, local, or tcp://host:8786.")
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="For indexing: processes on this machine, each with the model."),
+]
+Cluster = Annotated[
+    str | None, typer.Option(help="For indexing: a Dask scheduler, like tcp://host:8786.")
+]
 Online = Annotated[bool, typer.Option("--online", help="Allow downloads from a hub.")]
 Quality = Annotated[
     str | None, typer.Option(help="Folder of quality suites; see `rise quality init`.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from flows.run_rules import OutOfTimeError
 from storage.errors import BusyError, LeaseLostError
+from tasks.worker_errors import WorkersLostError
 
 KEPT = (
     "What was finished is kept: blocks of an index, committed batches, earlier releases. Start the "
@@ -19,6 +20,7 @@ CAUSES = (
     (OutOfTimeError, "The time limit of the settings is over."),
     (MemoryError, "The machine has too little memory for these settings."),
     (OSError, "The disk, the network or a file is the cause; two retries did not help."),
+    (WorkersLostError, "Worker processes are the cause; trying again here did not help."),
     (ValueError, "The settings or the data are the cause: nothing will change by itself."),
 )
 

@@ -27,13 +27,14 @@ def plain_errors(*, verbose: bool = False) -> Iterator[None]:
     With ``verbose`` the traceback is shown as well.
     """
     from storage.errors import StorageError
+    from tasks.worker_errors import WorkersLostError
 
     try:
         yield
     except KeyboardInterrupt:
         say_error("stopped. Finished work is kept: run the same command to go on.")
         raise typer.Exit(130) from None
-    except (ValueError, StorageError, OSError, MemoryError) as error:
+    except (ValueError, StorageError, OSError, MemoryError, WorkersLostError) as error:
         if verbose:
             raise
         say_error(str(error))

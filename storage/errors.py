@@ -47,8 +47,13 @@ class MismatchError(StorageError, ValueError):
         self, what: str, differences: list[tuple[str, object, object]], remedy: str
     ) -> None:
         self.differences = differences
+        self._parts = (what, differences, remedy)
         lines = [f"  {name}: expected {want!r}, found {got!r}" for name, want, got in differences]
         super().__init__("\n".join([f"{what}:", *lines, remedy]))
+
+    def __reduce__(self) -> tuple[type["MismatchError"], tuple[Any, ...]]:
+        """Make it again from its parts where a worker process raised it."""
+        return type(self), self._parts
 
 
 class BusyError(StorageError):

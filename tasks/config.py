@@ -281,6 +281,24 @@ class RuntimeConfig(StageConfig):
     workers: int | None = Field(
         None, ge=1, title="Scoring workers", description="Empty: one a core."
     )
+    index_workers: int = Field(
+        1,
+        ge=1,
+        title="Indexing processes",
+        description=(
+            "Processes on this machine that sketch blocks, each with the model on a device of its "
+            "own: one a GPU. 1: the run itself does it."
+        ),
+    )
+    index_cluster: str | None = Field(
+        None,
+        pattern=r"^[a-z]+://\S+:\d+$",
+        title="Dask cluster for indexing",
+        description=(
+            "Address of a scheduler, like tcp://host:8786, whose workers sketch blocks instead. "
+            "They must see the store and the model at the same paths."
+        ),
+    )
     wait_seconds: float = Field(
         600.0,
         ge=0.0,
@@ -295,6 +313,16 @@ class RuntimeConfig(StageConfig):
         description="Seconds that a run may take, waiting included; then it is stopped, and what "
         "it has finished is kept. Empty: none.",
     )
+
+    @model_validator(mode="after")
+    def _one_kind_of_workers(self) -> "RuntimeConfig":
+        if self.index_cluster is not None and self.index_workers > 1:
+            raise ValueError(
+                f"index_workers is {self.index_workers} and index_cluster {self.index_cluster}, "
+                "but blocks are sketched by processes of this machine or by those of a cluster; "
+                "leave one of them out."
+            )
+        return self
 
 
 class PipelineConfig(StageConfig):
