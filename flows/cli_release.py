@@ -1,7 +1,6 @@
 """The ``rise release`` commands: publish, list, roll back, accept, export, draw the report."""
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -170,7 +169,7 @@ def accept(
 @release_app.command()
 def export(
     name: NameArgument,
-    folder: Annotated[Path, typer.Argument(help="Where to; must not exist.")],
+    folder: Annotated[str, typer.Argument(help="Where to, a path or URL; must not exist.")],
     form: Annotated[
         str, typer.Option("--format", help="hf: for load_from_disk; viewer: for the TDA viewer.")
     ] = "hf",
@@ -180,12 +179,10 @@ def export(
     """Copy a release into a Hugging Face dataset folder, or its queries into viewer lines."""
     with plain_errors():
         quiet_defaults()
-        from tasks.release_export import EXPORTS
+        from tasks.release_export import export as export_release
         from tasks.release_history import find_release
 
-        if form not in EXPORTS:
-            raise ValueError(f"--format is one of {', '.join(EXPORTS)}, got {form!r}.")
-        written = EXPORTS[form](find_release(store, name, release_id), folder)
+        written = export_release(find_release(store, name, release_id), folder, form)
         say(f"{name}: {written}")
 
 

@@ -37,9 +37,14 @@ def add_watch_commands(app: typer.Typer) -> None:
     app.command("verify")(verify)
 
 
+def _is_settings(what: str) -> bool:
+    """Tell a settings file from the folder of a store, either of which may be a URL."""
+    return what.endswith((".yaml", ".yml", ".json")) if "://" in what else Path(what).is_file()
+
+
 def status(
     what: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(help="Folder of the store; or a settings file, to see what is next too."),
     ] = None,
     store: Annotated[str | None, typer.Option("--store", help="Folder of the store.")] = None,
@@ -52,9 +57,9 @@ def status(
         from tasks.store_status import store_status
 
         config = None
-        if what is not None and what.is_file():
+        if what is not None and _is_settings(what):
             config = pipeline_settings(what, {"store": store})
-        root = config.store if config is not None else store or str(what or "rise-store")
+        root = config.store if config is not None else store or what or "rise-store"
         try:
             found = store_status(root)
         except NotFoundError:
@@ -71,7 +76,7 @@ def status(
             _show_status(found, what if config is not None else None)
 
 
-def _show_status(found: dict[str, Any], settings: Path | None) -> None:
+def _show_status(found: dict[str, Any], settings: str | None) -> None:
     if found.get("missing"):
         say(f"Store {found['store']}: there is none yet; the first run makes it")
     else:
@@ -99,7 +104,7 @@ def diff(
         typer.Argument(help="The later one. Without: the latest is compared with what was before."),
     ] = None,
     limits: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="A settings file: its drift limits decide, exit status 1 if one fails."),
     ] = None,
     store: StoreOption = "rise-store",

@@ -4,7 +4,6 @@ A row's place in the corpus is its place in the batches laid end to end; batches
 appended, so a place never changes. Reading touches only the columns and row groups it needs.
 """
 
-import shutil
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,7 +18,7 @@ import pyarrow.compute as pc
 from storage import rows as tables
 from storage.catalog import batch_folders, open_store
 from storage.errors import NotFoundError, StorageError
-from storage.files import remove_partials
+from storage.files import remove_folder, remove_partials
 from storage.guards import corpus_guard
 from storage.layout import (
     BATCH_FILE,
@@ -34,6 +33,7 @@ from storage.layout import (
 from storage.lease import Lease
 from storage.manifests import describe_file, file_problems, read_manifest, write_manifest
 from storage.refs import BatchRef, CorpusRef
+from storage.roots import fetched
 from storage.staged import StagedWriter
 
 REJECTED_FILE = "rejected.parquet"
@@ -98,7 +98,7 @@ class Corpus:
         """
         open_store(ref.root)
         self.ref = ref
-        self._folders = _batch_folders(ref)
+        self._folders = {name: fetched(path) for name, path in _batch_folders(ref).items()}
         self._files: dict[str, list[dict[str, Any]]] = {}
         if not self._folders:
             raise NotFoundError(
@@ -122,7 +122,7 @@ class Corpus:
 
     def folder(self, batch_id: str) -> Path:
         """Return the folder of a batch, where ``quality/`` is."""
-        return self._folder(batch_id)
+        return fetched(self._folder(batch_id), reports=True)
 
     def rejected(self, batch_id: str) -> pa.Table:
         """Return the quarantine of a batch (REJECTED_SCHEMA)."""
@@ -365,7 +365,7 @@ class BatchWriter(StagedWriter):
         self._lease.check()
         if final.exists():
             # A kill between the two steps loses an old report, never rows.
-            shutil.rmtree(final)
+            remove_folder(final)
         self._publish(final)
         return final
 

@@ -34,6 +34,7 @@ from storage.layout import (
 from storage.lease import Lease
 from storage.manifests import read_manifest, write_manifest
 from storage.refs import CorpusRef
+from storage.roots import fetched
 
 State = Literal["taking", "taken", "refused", "duplicate"]
 """What became of the newest bytes: somebody began to take them and may have been killed; their rows
@@ -223,7 +224,8 @@ class Cursor:
             self._lease.check()
 
     def _read(self) -> dict[str, CursorEntry]:
-        found = [_read_entry(path) for path in sorted((self._folder / "files").glob("*.json"))]
+        files = fetched(self._folder) / "files"
+        found = [_read_entry(path) for path in sorted(files.glob("*.json"))]
         return {entry.name: entry for entry in found}
 
     def _entry_path(self, name: str) -> Path:

@@ -24,6 +24,7 @@ from storage.errors import BusyError, LeaseLostError, StorageError
 from storage.lease_backend import Backend, backend_of
 from storage.lease_holder import STEADY, Holder, Pulse, bytes_of, read_holder
 from storage.lease_owner import Owner, this_process
+from storage.roots import caught_up
 
 LOOK_SECONDS = 0.5
 """Time between two looks of whoever waits."""
@@ -114,6 +115,7 @@ def hold(
     _tokens.add(me.token)
     try:
         lease.acquire(patience)
+        caught_up(path)
         _held[lease.path] = lease
         yield lease
     finally:

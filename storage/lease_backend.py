@@ -12,7 +12,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from storage.files import PARTIAL_SUFFIX, folder_guard, raise_explained
+from storage.files import folder_guard, raise_explained
+from storage.mirror import PARTIAL_SUFFIX
+from storage.objects import Objects
+from storage.roots import mirror_at
+
+READS = 10
+"""Tries to read an object while others replace it."""
 
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 """What file systems without second names of a file answer: FUSE ones, some network drives."""
@@ -126,9 +132,54 @@ class FileBackend:
         return found is not None and found[1] == tag
 
 
+class ObjectBackend:
+    """An object, changed by conditional requests; the tag is that of the store.
+
+    A lease that was given back is an object without bytes: not every store can delete on a
+    condition.
+    """
+
+    def __init__(self, objects: Objects, key: str) -> None:
+        self._objects, self._key = objects, key
+
+    def create_if_absent(self, data: bytes) -> bool:
+        """Put the object there if there is none, or one that was given back."""
+        if self._objects.put_if(self._key, data, tag=None) is not None:
+            return True
+        found = self._found()
+        return found is not None and not found[0] and self.replace_if(found[1], data)
+
+    def read(self) -> tuple[bytes, str] | None:
+        """Return bytes and tag; None where there is none, or one that was given back."""
+        found = self._found()
+        return found if found is not None and found[0] else None
+
+    def replace_if(self, tag: str, data: bytes) -> bool:
+        """Replace the object if it has the tag."""
+        return self._objects.put_if(self._key, data, tag=tag) is not None
+
+    def delete_if(self, tag: str) -> bool:
+        """Give the object back if it has the tag."""
+        return self.replace_if(tag, b"")
+
+    def _found(self) -> tuple[bytes, str] | None:
+        """Return bytes and tag of one state: it had that tag before and after it was read."""
+        for _ in range(READS):
+            before, data = self._objects.find(self._key), self._objects.read(self._key)
+            after = self._objects.find(self._key)
+            if before is None or data is None or after is None:
+                return None
+            if before.tag == after.tag:
+                return data, after.tag
+        raise ConnectionError(
+            f"{self._objects.url}/{self._key} changes faster than it can be read. Run again."
+        )
+
+
 def backend_of(path: Path) -> Backend:
     """Return where the lease that is named by a path of a store is kept."""
-    return FileBackend(path)
+    mirror = mirror_at(path)
+    return FileBackend(path) if mirror is None else ObjectBackend(mirror.objects, mirror.key(path))
 
 
 def _tag(data: bytes) -> str:

@@ -5,7 +5,6 @@ Nothing is recorded for this alone: every artifact's manifest names what it was 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
@@ -18,6 +17,7 @@ from storage.layout import INDEX_FILE, INDEX_FORMAT, ROWS_FILE, ROWS_FORMAT
 from storage.manifests import read_manifest
 from storage.refs import CorpusRef, ReleaseRef, ScoresRef
 from storage.releases import Release, all_releases, open_release
+from storage.roots import fetched, store_folder
 from storage.rows import read_table
 from storage.scores import Scores
 from storage.tombstones import Tombstones
@@ -212,8 +212,8 @@ def _rejections(root: str, name: str, location: str) -> Iterator[LineageStep]:
     ref = CorpusRef(root, name)
     batches = Corpus.batches(ref)
     quarantines = [("batch_id", one.batch_id, Corpus(ref).folder(one.batch_id)) for one in batches]
-    refused = published_folders(Path(root) / "corpora" / name / "refused")
-    quarantines += [("refused_batch", folder.name, folder) for folder in refused]
+    refused = published_folders(store_folder(root) / "corpora" / name / "refused")
+    quarantines += [("refused_batch", folder.name, fetched(folder)) for folder in refused]
     for key, batch_id, folder in quarantines:
         table = read_table(folder / REJECTED_FILE)
         for reason in table.filter(pc.equal(table.column("location"), location))["reason"]:
@@ -227,7 +227,7 @@ def _places(root: str, row_id: str) -> Iterator[tuple[Corpus, RowLocation]]:
 
 
 def _corpus_names(root: str) -> list[str]:
-    return [folder.name for folder in published_folders(Path(root) / "corpora")]
+    return [folder.name for folder in published_folders(store_folder(root) / "corpora")]
 
 
 def _corpora(root: str) -> list[Corpus]:
@@ -237,7 +237,7 @@ def _corpora(root: str) -> list[Corpus]:
 
 def _indexes_of(root: str, corpus: Corpus, batch_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield name and header of each index whose committed state covers a batch."""
-    for name, folder in index_names(root, published_folders(Path(root) / "indexes")):
+    for name, folder in index_names(root, published_folders(store_folder(root) / "indexes")):
         state = folder / ROWS_FILE
         header = read_manifest(folder / INDEX_FILE, INDEX_FORMAT)
         if header["identity"].get("corpus") != corpus.ref.corpus or not state.exists():
@@ -247,7 +247,7 @@ def _indexes_of(root: str, corpus: Corpus, batch_id: str) -> Iterator[tuple[str,
 
 
 def _scores_of(root: str, corpus: Corpus, place: RowLocation) -> list[Scores]:
-    ids = [folder.name for folder in published_folders(Path(root) / "scores")]
+    ids = [folder.name for folder in published_folders(store_folder(root) / "scores")]
     opened = [Scores.open(ScoresRef(root, scores_id)) for scores_id in ids]
     return [
         scores

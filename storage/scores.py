@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from storage.layout import (
 from storage.lease import Lease
 from storage.manifests import describe_file, file_problems, read_manifest, write_manifest
 from storage.refs import ScoresRef
+from storage.roots import fetched, store_folder
 from storage.staged import StagedWriter
 
 VALUES_FILE = "values.parquet"
@@ -91,8 +93,12 @@ class Scores:
     def __init__(self, ref: ScoresRef, manifest: dict[str, Any]) -> None:
         """Use `open`."""
         self.ref = ref
-        self.folder = scores_folder(ref)
         self.manifest = manifest
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where their files are; of a store at a URL they are fetched when this is first asked."""
+        return fetched(scores_folder(self.ref))
 
     @staticmethod
     def write(
@@ -309,7 +315,7 @@ def last_scores(root: str, *, index: str, query_set: str, but: str) -> Scores | 
         but: An id that does not count.
     """
     found: list[tuple[int, str, Scores]] = []
-    for folder in published_folders(Path(root) / "scores"):
+    for folder in published_folders(store_folder(root) / "scores"):
         if folder.name == but or not (folder / SCORES_FILE).is_file():
             continue
         try:

@@ -39,6 +39,7 @@ from storage.layout import (
 )
 from storage.manifests import read_manifest, write_manifest
 from storage.refs import IndexRef
+from storage.roots import fetched
 
 
 class SignatureIndex:
@@ -144,6 +145,7 @@ class SignatureIndex:
                 "`rise ls` lists what it has; build the index first."
             )
         header = read_manifest(folder / INDEX_FILE, INDEX_FORMAT)
+        fetched(folder)
         rows = folder / ROWS_FILE
         return cls(ref, header, read_manifest(rows, ROWS_FORMAT) if rows.exists() else None)
 

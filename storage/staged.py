@@ -1,13 +1,12 @@
 """What the writers of published folders share: a ``with`` block that leaves all or nothing."""
 
-import shutil
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from storage.catalog import open_store
-from storage.files import publish, remove_partials, staging_folder
+from storage.files import publish, remove_folder, remove_partials, staging_folder
 from storage.layout import QUALITY_FOLDER
 from storage.lease import Lease
 
@@ -67,6 +66,6 @@ class StagedWriter:
             (self.staging / QUALITY_FOLDER).rename(staging / QUALITY_FOLDER)
             self._lease.check()
             if final.exists():
-                shutil.rmtree(final)  # a kill between the two steps loses a report, never more
+                remove_folder(final)  # a kill between the two steps loses a report, never more
             publish(staging, final)
         return final / QUALITY_FOLDER

@@ -31,6 +31,7 @@ from storage.layout import (
 from storage.lease import Lease
 from storage.manifests import describe_file, file_problems, read_manifest, write_manifest
 from storage.refs import CorpusRef
+from storage.roots import fetched
 from storage.staged import StagedWriter
 
 ROWS_FILE = "rows.parquet"
@@ -105,7 +106,7 @@ class Tombstones:
         """
         self.ref = ref
         self.records = [
-            _record(sequence, record_id, folder)
+            _record(sequence, record_id, fetched(folder))
             for sequence, record_id, folder in batch_folders(tombstones_folder(ref))
         ]
 

@@ -26,6 +26,7 @@ from storage.manifests import read_manifest
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ReleaseRef, ScoresRef
 from storage.release_pointer import is_latest
+from storage.roots import store_folder
 from storage.signatures import SignatureIndex
 from storage.sizes import folder_size
 from storage.tombstones import Tombstones
@@ -187,11 +188,11 @@ def _refused(root: str, text: str) -> Iterator[dict[str, Any]]:
 def _refusals(root: str) -> Iterator[tuple[str, str, Path]]:
     """Yield kind, name and folder of everything that a gate refused."""
     for name in corpus_names(root):
-        for folder in published_folders(Path(root) / "corpora" / name / "refused"):
+        for folder in published_folders(store_folder(root) / "corpora" / name / "refused"):
             yield "refused batch", name, folder
-    for folder in published_folders(Path(root) / "refused" / "scores"):
+    for folder in published_folders(store_folder(root) / "refused" / "scores"):
         yield "refused scores", folder.name, folder
-    for named in published_folders(Path(root) / "releases"):
+    for named in published_folders(store_folder(root) / "releases"):
         for folder in published_folders(named / "refused"):
             yield "refused release", named.name, folder
 

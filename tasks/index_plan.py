@@ -1,10 +1,10 @@
 """What a build of an index is going to do, and what was done for a block; sent to processes."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from storage.lease import Fence
 from storage.refs import CorpusRef, IndexRef
+from storage.roots import absolute_root
 from tasks.calibration import Drift
 from tasks.config import IndexConfig, RuntimeConfig
 from tasks.models import from_anywhere
@@ -79,4 +79,4 @@ def sendable(
 
 
 def _absolute(root: str) -> str:
-    return root if "://" in root else str(Path(root).absolute())
+    return absolute_root(root)

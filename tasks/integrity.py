@@ -20,6 +20,7 @@ from storage.manifests import file_problems, read_manifest
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ReleaseRef, ScoresRef
 from storage.releases import all_releases, open_release
+from storage.roots import fetched, store_folder
 from storage.scores import Scores
 from storage.signatures import SignatureIndex
 from storage.tombstones import Tombstones
@@ -83,7 +84,7 @@ def _corpus(ref: CorpusRef, *, deep: bool) -> Iterator[Checked]:
     yield _checked("tombstones", name, lambda: Tombstones(ref).verify(deep=deep))
     if inbox_folder(ref).is_dir():
         yield _checked("inbox", name, partial(_inbox_problems, ref))
-    for folder in published_folders(Path(ref.root) / "corpora" / name / "refused"):
+    for folder in published_folders(store_folder(ref.root) / "corpora" / name / "refused"):
         yield _checked("refused batch", folder.name, partial(_refused, folder, deep=deep))
 
 
@@ -108,6 +109,7 @@ def _inbox_problems(ref: CorpusRef) -> list[str]:
 
 def _refused(folder: Path, *, deep: bool) -> list[str]:
     files = read_manifest(folder / REFUSED_FILE, REFUSED_FORMAT)["files"]
+    fetched(folder)
     return file_problems(folder, files, deep=deep)
 
 
@@ -116,7 +118,9 @@ def _refused(folder: Path, *, deep: bool) -> list[str]:
 
 def _indexes(root: str, *, deep: bool) -> Iterator[Checked]:
     try:
-        names = [name for name, _ in index_names(root, published_folders(Path(root) / "indexes"))]
+        names = [
+            name for name, _ in index_names(root, published_folders(store_folder(root) / "indexes"))
+        ]
     except StorageError as error:
         yield Checked("index names", "indexes", (f"names of indexes: {error}",))
         return
@@ -144,7 +148,7 @@ def _lost_batches(root: str, index: SignatureIndex) -> list[str]:
 
 
 def _query_sets(root: str, *, deep: bool) -> Iterator[Checked]:
-    for folder in published_folders(Path(root) / "queries"):
+    for folder in published_folders(store_folder(root) / "queries"):
         for version in version_folders(folder):
             ref = QuerySetRef(root, folder.name, version.name)
             yield _checked(
@@ -166,7 +170,7 @@ def _release(ref: ReleaseRef, *, deep: bool) -> list[str]:
 
 
 def _all_scores(root: str, *, deep: bool) -> Iterator[Checked]:
-    for folder in published_folders(Path(root) / "scores"):
+    for folder in published_folders(store_folder(root) / "scores"):
         ref = ScoresRef(root, folder.name)
         checked = _checked("scores", folder.name, partial(_scores, ref, deep=deep))
         yield Checked(checked.kind, checked.name, checked.problems, tuple(_parents_of_scores(ref)))
@@ -196,7 +200,7 @@ def _releases(root: str, *, deep: bool) -> Iterator[Checked]:
         name = f"{ref.name} {ref.release_id}"
         checked = _checked("release", name, partial(_release, ref, deep=deep))
         yield Checked(checked.kind, name, checked.problems, tuple(_parents_of_release(ref)))
-    for folder in published_folders(Path(root) / "releases"):
+    for folder in published_folders(store_folder(root) / "releases"):
         if version_folders(folder):
             yield _pointer(folder, "point it to a release: rise release rollback NAME --to ID")
 

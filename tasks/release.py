@@ -22,6 +22,7 @@ from storage.refs import ReleaseRef, ScoresRef
 from storage.release_pointer import mark_latest
 from storage.release_writer import ReleaseWriter
 from storage.releases import ENVIRONMENT_FILE, REPORT_FILE, open_release, release_exists
+from storage.roots import shown
 from storage.scores import Scores
 from storage.tombstones import no_new_records
 from tasks.dataset_card import dataset_card
@@ -140,7 +141,7 @@ def release(
         mark_latest(ref, why="asked again" if already else "published")
     return ReleaseReport(
         ref=ref,
-        path=str(published.folder),
+        path=shown(published.folder),
         n_rows=published.manifest["n_rows"],
         n_tokens=published.manifest["n_tokens"],
         n_bytes=published.manifest["bytes"],

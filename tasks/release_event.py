@@ -5,13 +5,13 @@ again, so whoever listens remembers the id that it has worked on (examples/consu
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from storage.files import file_sha256
 from storage.layout import RELEASE_FILE
 from storage.refs import ReleaseRef
 from storage.release_pointer import announced, is_latest, mark_announced
 from storage.releases import open_release
+from storage.roots import absolute_root, shown
 
 PUBLISHED = "rise.release.published"
 """Name of the event of a release that became the latest, also of one that was held and accepted."""
@@ -50,13 +50,13 @@ def release_event(ref: ReleaseRef, *, left: ReleaseRef | None = None) -> Release
         CorruptionError: Its manifest is damaged.
     """
     opened = open_release(ref)
-    store = Path(ref.root).absolute().as_posix()
+    store = absolute_root(ref.root)
     payload: dict[str, str | int] = {
         "store": store,
         "release": ref.name,
         "release_id": ref.release_id,
         "scores_id": opened.manifest["scores_id"],
-        "path": str(opened.folder.absolute()),
+        "path": shown(opened.folder.absolute()),
         "n_rows": opened.manifest["n_rows"],
         "manifest_sha256": file_sha256(opened.folder / RELEASE_FILE),
     }

@@ -18,6 +18,7 @@ from storage.files import digest
 from storage.guards import index_guard
 from storage.lease import Lease
 from storage.refs import CorpusRef, IndexRef
+from storage.roots import shown
 from storage.signatures import SignatureIndex
 from tasks.backbone import resolve_device
 from tasks.block_work import sketch_blocks
@@ -246,7 +247,7 @@ def commit_index(
     return IndexReport(
         ref=plan.ref,
         index_id=index.index_id,
-        path=str(index.folder),
+        path=shown(index.folder),
         n_rows=plan.n_rows,
         n_sketched=sum(report.n_rows for report in reports),
         n_empty=sum(record["n_empty"] for record in records),

@@ -7,7 +7,6 @@ is JSON values, a dictionary a thing; ``state`` is one line for people, ``stale`
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from storage.catalog import open_store, published_folders, version_folders
@@ -29,6 +28,7 @@ from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, ReleaseRef, ScoresRef
 from storage.release_pointer import announced, latest, moves
 from storage.releases import open_release
+from storage.roots import store_folder
 from storage.scores import Scores
 from storage.signatures import SignatureIndex
 from storage.sizes import folder_size
@@ -93,7 +93,7 @@ def _guarded(function: Any, root: str, name: str, *more: Any) -> Facts:
 
 def _corpus(root: str, name: str) -> Facts:
     ref = CorpusRef(root, name)
-    folder = Path(root) / "corpora" / name
+    folder = store_folder(root) / "corpora" / name
     batches = Corpus.batches(ref)
     opened = Corpus(ref) if batches else None
     manifests = [] if opened is None else [opened.manifest(one.batch_id) for one in batches]
@@ -169,7 +169,7 @@ def _inbox(root: str, name: str) -> Facts:
 
 
 def _indexes(root: str) -> Iterator[Facts]:
-    folders = published_folders(Path(root) / "indexes")
+    folders = published_folders(store_folder(root) / "indexes")
     for name, folder in index_names(root, folders):
         facts = {**_guarded(_index, root, name), "folder": str(folder)}
         current = name != exact_ref(root, folder).index
@@ -237,7 +237,7 @@ def _unsound(index: SignatureIndex) -> list[str]:
 
 
 def _query_set(root: str, name: str, indexes: list[Facts]) -> Facts:
-    folder = Path(root) / "queries" / name
+    folder = store_folder(root) / "queries" / name
     newest = QuerySet.open(QuerySet.latest(root, name))
     space = newest.manifest.get("space")
     fits = [one["name"] for one in indexes if "problem" not in one and one["space"] == space]
@@ -266,7 +266,7 @@ def _scores(root: str, indexes: list[Facts], query_sets: list[Facts]) -> list[Fa
     tombstones = {name: dead for name in corpus_names(root) if (dead := _tombstones(root, name))}
     found = [
         _guarded(_score, root, path.name, by_name, versions, tombstones)
-        for path in published_folders(Path(root) / "scores")
+        for path in published_folders(store_folder(root) / "scores")
     ]
     found.sort(key=lambda one: (one.get("made_ns", 0), one["name"]), reverse=True)
     seen: set[tuple[str, str]] = set()
@@ -339,14 +339,14 @@ def _releases(root: str, scores: list[Facts]) -> list[Facts]:
     by_id = {one["name"]: one for one in scores}
     return [
         _guarded(_release, root, folder.name, by_id)
-        for folder in published_folders(Path(root) / "releases")
+        for folder in published_folders(store_folder(root) / "releases")
     ]
 
 
 def _release(root: str, name: str, scores: Mapping[str, Facts]) -> Facts:
     ref = latest(root, name)
     opened = open_release(ref)
-    folder = Path(root) / "releases" / name
+    folder = store_folder(root) / "releases" / name
     every = [ReleaseRef(root, name, path.name) for path in version_folders(folder)]
     held = [one.release_id for one in held_back(root, name)]
     parent = scores.get(opened.manifest["scores_id"])

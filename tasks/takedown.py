@@ -26,6 +26,7 @@ from storage.files import digest
 from storage.refs import CorpusRef, ReleaseRef
 from storage.release_pointer import is_latest
 from storage.releases import Release, all_releases, open_release
+from storage.roots import store_folder
 from storage.rows import read_table
 from storage.tombstones import TOMBSTONE_SCHEMA, Bars, Record, Tombstones, TombstoneWriter
 from tasks.row_places import gone_ids
@@ -327,7 +328,7 @@ def list_takedowns(root: str) -> list[dict[str, Any]]:
 
 def corpus_names(root: str) -> list[str]:
     """Return the names of the corpora of a store."""
-    return [folder.name for folder in published_folders(Path(root) / "corpora")]
+    return [folder.name for folder in published_folders(store_folder(root) / "corpora")]
 
 
 def _starts(corpus: CorpusRef, batches: Sequence[str]) -> tuple[dict[str, int], int]:

@@ -8,6 +8,7 @@ run in one process, in order, so that what a file's tests share is made once.
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,7 @@ os.environ["HF_DATASETS_CACHE"] = f"{os.environ['PREFECT_HOME']}/datasets"
 import hypothesis
 import pytest
 import torch
+from object_server import object_server
 from tiny import tiny_model
 
 torch.set_num_threads(1)
@@ -109,3 +111,23 @@ def prefect_harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     }
     with temporary_settings(settings), prefect_test_harness(server_startup_timeout=120):
         yield
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """One real S3 server for all tests; the environment variables that lead to it."""
+    with object_server(tmp_path_factory.mktemp("s3")) as variables:
+        yield variables
+
+
+@pytest.fixture
+def s3_bucket(s3_server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty bucket; this process and its children are led to the server."""
+    import fsspec
+
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RISE_MIRROR", str(tmp_path / "mirrors"))
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    fsspec.filesystem("s3").mkdir(name)
+    return f"s3://{name}"
