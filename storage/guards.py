@@ -17,8 +17,10 @@ from storage.layout import (
     scores_folder,
 )
 from storage.lease import Lease, held, hold, holder_of
+from storage.lease_backend import leases_below
 from storage.lease_holder import Holder
 from storage.refs import CorpusRef, IndexRef, ScoresRef
+from storage.roots import store_folder
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def lease_paths(root: str) -> list[Path]:
         f"scores/.*{LEASE_FILE}",
         f"releases/*/{LEASE_FILE}",
     )
-    return [path for pattern in patterns for path in sorted(Path(root).glob(pattern))]
+    return leases_below(store_folder(root), patterns)
 
 
 def _beside(folder: Path) -> Path:

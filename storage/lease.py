@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from storage.errors import BusyError, LeaseLostError, StorageError
-from storage.lease_backend import Backend, backend_of
+from storage.lease_backend import Backend, backend_of, place_of
 from storage.lease_holder import STEADY, Holder, Pulse, bytes_of, read_holder
 from storage.lease_owner import Owner, this_process
 from storage.roots import caught_up
@@ -109,7 +109,7 @@ def hold(
         on_wait=on_wait or ambient.on_wait,
     )
     me = Holder(
-        what, uuid.uuid4().hex, this_process(patience.run), 0.0, 0.0, pulse, place=_key(path)
+        what, uuid.uuid4().hex, this_process(patience.run), 0.0, 0.0, pulse, place=place_of(path)
     )
     lease = Lease(path, backend_of(path), me)
     _tokens.add(me.token)
