@@ -1,0 +1,192 @@
+"""The words of an evaluation's report: metrics by name, verdicts, the headline."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from tasks.evaluate.report_data import DECIDING, Contender, Key, Measure, Place, Results, Verdict
+from tasks.page.text import count, listed, number, shortened, size
+
+NAME_CHARS = 48
+METRIC_NAMES = {
+    "auprc": "auPRC",
+    "auroc": "auROC",
+    "precision": "precision",
+    "recall": "recall",
+    "full_ap": "AP, all rows",
+    "mrr": "MRR",
+    "length_correlation": "corr. with length",
+}
+ABOUT_METRICS = {
+    "full_ap": "average precision over the whole ranking; decides which method is best",
+    "mrr": "one over the rank of the first right row",
+    "auprc": "the published measure: of the k highest and k lowest rows; it flatters",
+    "auroc": "likewise, area under the ROC; queries whose ends hold one kind only are skipped",
+    "precision": "part of the k highest rows that is right",
+    "recall": "part of the right rows that is among the k highest",
+    "length_correlation": "Spearman's of score and tokens; far from 0, the method prefers long or "
+    "short rows",
+}
+
+
+def metric_name(key: Key) -> str:
+    """Return a metric as the tables' heads name it."""
+    name = METRIC_NAMES.get(key[0], key[0])
+    return name if key[1] is None else f"{name}@{key[1]}"
+
+
+def short(name: str) -> str:
+    """Return a name as it stands in a sentence."""
+    return shortened(name, NAME_CHARS)
+
+
+def figure_of(value: float | None) -> str:
+    """Return a metric with as many digits as it deserves: three behind the point."""
+    return number(None) if value is None else f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def ends_of(low: float | None, high: float | None) -> str:
+    """Return an interval in words; empty where there is none."""
+    return "" if low is None or high is None else f"{figure_of(low)} to {figure_of(high)}"
+
+
+def with_interval(found: Measure | None) -> str:
+    """Return a value and its interval."""
+    if found is None:
+        return number(None)
+    ends = ends_of(found.low, found.high)
+    return f"{figure_of(found.value)} ({ends})" if ends else figure_of(found.value)
+
+
+def stored(n_bytes: float | None) -> str:
+    """Return what a method keeps of a row, such as ``516 bytes a row``."""
+    if n_bytes is None:
+        return "storage unknown"
+    return "nothing stored" if n_bytes <= 0 else f"{size(n_bytes)} a row"
+
+
+def verdict_words(results: Results, verdict: Verdict) -> str:
+    """Return what a task says of methods, in a sentence or two."""
+    place, best = verdict.place, verdict.best
+    if best is None:
+        return "No method has scores."
+    found = results.measure(place, best.name, DECIDING)
+    words = f"{short(best.name)} ({stored(results.bytes_of(best.name, place))})"
+    if not verdict.beats_chance:
+        return f"Nothing: the best, {words}, is not above chance by more than its interval."
+    if verdict.controls:
+        names = listed([short(one.name) for one in verdict.controls])
+        return f"Nothing: {names} does as well as the best method, {words}. Claim nothing from it."
+    value = with_interval(found)
+    if not verdict.level:
+        return f"{words}: {value}, ahead of every other method by more than chance."
+    level = listed([f"{short(one.name)} ({_bytes(results, one, place)})" for one in verdict.level])
+    return f"{words}: {value}. Level with it: {level}."
+
+
+def _bytes(results: Results, method: Contender, place: Place) -> str:
+    return stored(results.bytes_of(method.name, place)).removesuffix(" a row")
+
+
+def title(results: Results, verdicts: Sequence[Verdict]) -> str:
+    """Return the headline: which method is to be trusted, on how much, at how many bytes."""
+    decided = [one for one in verdicts if one.decides]
+    if not any(one.best for one in verdicts):
+        return "No method has scores"
+    if not decided:
+        return "Nothing is shown: no method is above chance and the controls"
+    if len(verdicts) == 1:
+        return _single(results, decided[0])
+    name, wins = winner(results, decided)
+    asked = f"{wins} of {count(len(verdicts), 'task')}"
+    return f"{short(name)} is best or level with the best on {asked}, with {_cost(results, name)}"
+
+
+def _single(results: Results, verdict: Verdict) -> str:
+    name = verdict.best.name if verdict.best else ""
+    words = f"On {verdict.place.name}, {short(name)} finds the right rows best, with "
+    words += _cost(results, name)
+    if verdict.level:
+        n_level = count(len(verdict.level), "method is", "methods are")
+        words += f"; {n_level} level with it"
+    return words
+
+
+def _cost(results: Results, name: str) -> str:
+    return stored(results.bytes_of(name))
+
+
+def tally(verdicts: Sequence[Verdict]) -> Counter[str]:
+    """Return on how many tasks each method is best or level with the best."""
+    return Counter(
+        one.name
+        for verdict in verdicts
+        if verdict.decides
+        for one in (verdict.best, *verdict.level)
+        if one is not None
+    )
+
+
+def winner(results: Results, verdicts: Sequence[Verdict]) -> tuple[str, int]:
+    """Return the method that is best or level most often; of equals the one with fewer bytes."""
+    wins = tally(verdicts)
+    alone = Counter(one.best.name for one in verdicts if one.best is not None)
+
+    def order(name: str) -> tuple[int, int, float]:
+        return -wins[name], -alone[name], results.bytes_of(name) or 0.0
+
+    name = min(sorted(wins), key=order)
+    return name, wins[name]
+
+
+def standfirst(results: Results, verdicts: Sequence[Verdict]) -> str:
+    """Return how the headline came about, what it leaves out, and what trainings say."""
+    decided = [one for one in verdicts if one.decides]
+    parts = [_others(results, decided), _undecided(verdicts), _trained(results)]
+    model = _model(results)
+    parts.append(
+        f"Judged by average precision over the whole ranking, with {model}; two methods are level "
+        "when the 95% interval of their difference over queries includes 0."
+    )
+    return " ".join(part for part in parts if part)
+
+
+def _others(results: Results, decided: Sequence[Verdict]) -> str:
+    if len(decided) < 2:
+        return ""
+    name, _ = winner(results, decided)
+    lost = [
+        f"{one.best.name} on {one.place.name}"
+        for one in decided
+        if one.best is not None and name not in {m.name for m in (one.best, *one.level)}
+    ]
+    return f"Ahead of it: {listed(lost)}." if lost else ""
+
+
+def _undecided(verdicts: Sequence[Verdict]) -> str:
+    chance = [one.place.name for one in verdicts if one.best and not one.beats_chance]
+    aided = [one.place.name for one in verdicts if one.beats_chance and one.controls]
+    parts = []
+    if chance:
+        parts.append(f"On {listed(chance)} no method is above chance.")
+    if aided:
+        parts.append(f"On {listed(aided)} a control does as well: no claim rests there.")
+    return " ".join(parts)
+
+
+def _trained(results: Results) -> str:
+    lines = [line for line in results.tables.lds.to_pylist() if line["kind"] == "method"]
+    found = [line for line in lines if line["value"] is not None]
+    if not found:
+        return ""
+    words = []
+    for place in results.places:
+        own = [line for line in found if (line["task"], line["paradigm"]) == place.key]
+        if own:
+            best = max(own, key=lambda line: line["value"])
+            words.append(f"{short(best['method'])} on {place.name} ({figure_of(best['value'])})")
+    return f"The effect of training is foretold best by {listed(words)} (LDS)."
+
+
+def _model(results: Results) -> str:
+    names = dict.fromkeys(str(place.line["model"]) for place in results.places)
+    return listed([shortened(name.rstrip("/").rpartition("/")[2], NAME_CHARS) for name in names])
