@@ -15,7 +15,7 @@ from tasks.config import RuntimeConfig
 from tasks.evaluate.report_cost import cost_section, refusals_section, storage_section
 from tasks.evaluate.report_data import DECIDING, Results, Verdict, read_results
 from tasks.evaluate.report_effects import effects_section
-from tasks.evaluate.report_examples import choose_examples, examples_section
+from tasks.evaluate.report_examples import Highlights, choose_examples, examples_section
 from tasks.evaluate.report_highlights import find_highlights
 from tasks.evaluate.report_setup import asked_section, lineage_section
 from tasks.evaluate.report_tasks import family_legend, method_cell, task_section
@@ -82,7 +82,8 @@ def _drawn(
     results: Results, *, highlights: bool, runtime: RuntimeConfig
 ) -> tuple[str, str, str | None]:
     examples = choose_examples(results)
-    found, reason = ({}, None)
+    found: Highlights = {}
+    reason: str | None = None
     if highlights:
         found, reason = find_highlights(results, examples, runtime)
     verdicts = [results.verdict(place) for place in results.places]

@@ -122,7 +122,7 @@ def spots(results: Results, found: Mapping[str, Mean], *, named: bool = False) -
 def _picture(results: Results, name: str, found: Mapping[str, Mean]) -> Markup:
     best = max(found, key=lambda method: found[method].value)
     alt = f"{name} of {len(found)} methods over bytes a row; highest: {best}."
-    return against_bytes(spots(results, found), alt=alt, name=name)
+    return against_bytes(spots(results, found), alt=alt)
 
 
 def _table(results: Results, measures: list[tuple[str, Mapping[str, Mean]]]) -> Markup:

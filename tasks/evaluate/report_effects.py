@@ -42,12 +42,6 @@ def effects_section(results: Results) -> Section | None:
     return Section("Training", "Do the scores foretell what training does?", joined(*parts))
 
 
-def has_effects(results: Results) -> bool:
-    """Tell whether any training was measured."""
-    tables = results.tables
-    return any(one.num_rows for one in (tables.lds, tables.tail_patch, tables.closed_loop))
-
-
 def _named(results: Results, name: str) -> Content:
     found = results.method(name)
     return name if found is None else method_cell(found)

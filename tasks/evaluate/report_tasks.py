@@ -88,7 +88,7 @@ def _main_table(results: Results, place: Place) -> Markup:
         [
             method_cell(one),
             value_cell(results, place, one.name, DECIDING),
-            _picture(results.measure(place, one.name, DECIDING)),
+            _picture(results.measure(place, one.name, DECIDING), one.style),
             *[_plain_cell(results, place, one.name, key) for key in keys],
             _number(results.measure(place, one.name, BY_LENGTH)),
         ]
@@ -140,12 +140,12 @@ def _number(found: Measure | None) -> str:
     return NOTHING if found is None else figure_of(found.value)
 
 
-def _picture(found: Measure | None) -> Content:
+def _picture(found: Measure | None, style: str) -> Content:
     if found is None:
         return ""
     ends = [None if end is None else 100 * end for end in (found.low, found.high)]
     marks = [] if found.control is None else [100 * found.control]
-    return interval(100 * found.value, ends[0], ends[1], style="k1", marks=marks)
+    return interval(100 * found.value, ends[0], ends[1], style=style, marks=marks)
 
 
 def _all(results: Results, place: Place) -> Markup:
@@ -193,7 +193,7 @@ def _curves(results: Results, place: Place) -> Markup:
     )
     best = chosen[0].name if chosen else "none"
     alt = f"Precision over recall on {place.name}, for {len(points)} methods; first {best}."
-    picture = curves(lines, alt=alt, names=("recall", "precision"))
+    picture = curves(lines, alt=alt, name="recall")
     return figure("Precision over recall", picture, note=note, legend=names)
 
 

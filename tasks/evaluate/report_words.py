@@ -103,11 +103,13 @@ def title(results: Results, verdicts: Sequence[Verdict]) -> str:
 
 def _single(results: Results, verdict: Verdict) -> str:
     name = verdict.best.name if verdict.best else ""
-    words = f"On {verdict.place.name}, {short(name)} finds the right rows best, with "
-    words += _cost(results, name)
-    if verdict.level:
-        n_level = count(len(verdict.level), "method is", "methods are")
-        words += f"; {n_level} level with it"
+    words = f"On {verdict.place.name}, {short(name)} ({_cost(results, name)}) finds the right rows "
+    words += "best"
+    if len(verdict.level) == 1:
+        other = verdict.level[0].name
+        words += f"; {short(other)} ({_cost(results, other)}) is level with it"
+    elif verdict.level:
+        words += f"; {count(len(verdict.level), 'method')} are level with it"
     return words
 
 

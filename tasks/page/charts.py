@@ -12,11 +12,12 @@ from markupsafe import Markup
 from tasks.page.markup import Content, joined, tag
 from tasks.page.plots import BOTTOM, HIGH, TOP, frame, percent, picture
 from tasks.page.scales import Scale
-from tasks.page.text import size
 
 Attributes = dict[str, Content]
-NOTHING_PLACE, FIRST_PLACE, LAST_PLACE = 4.0, 14.0, 96.0
+NOTHING_PLACE, FIRST_PLACE, LAST_PLACE = 11.0, 24.0, 94.0
 """Percent of the width: where "nothing stored" stands, and the ends of the logarithmic axis."""
+LETTER_ROOM = 2.0
+"""Percent of the width that a letter of a label takes, on a phone."""
 LABEL_GAP = 13
 """Pixels between the numbers of two points that stand close."""
 
@@ -43,13 +44,13 @@ class Spot:
     style: str
 
 
-def curves(lines: Sequence[Curve], *, alt: str, names: tuple[str, str]) -> Markup:
+def curves(lines: Sequence[Curve], *, alt: str, name: str) -> Markup:
     """Return lines over two axes from 0 to 1.
 
     Args:
         lines: Drawn in this order, the last on top.
         alt: What the picture shows.
-        names: Of the horizontal and the vertical axis.
+        name: Of the horizontal axis.
     """
     across, up = Scale(0.0, 1.0), Scale(0.0, 1.0)
     drawn = [
@@ -64,16 +65,16 @@ def curves(lines: Sequence[Curve], *, alt: str, names: tuple[str, str]) -> Marku
     ]
     box: Attributes = {"viewBox": f"0 0 100 {HIGH}", "preserveAspectRatio": "none", "y": TOP}
     inside = tag("svg", *drawn, x=0, width="100%", height=HIGH, **box)
-    return picture([frame(across, up, HIGH), inside, *_axis_names(names)], HIGH + TOP + BOTTOM, alt)
+    return picture([frame(across, up, HIGH), inside, _axis_name(name)], HIGH + TOP + BOTTOM, alt)
 
 
-def against_bytes(spots: Sequence[Spot], *, alt: str, name: str) -> Markup:
+def against_bytes(spots: Sequence[Spot], *, alt: str, room: float = LETTER_ROOM) -> Markup:
     """Return values over bytes a row, on a logarithmic axis; no bytes stand to its left.
 
     Args:
         spots: At least one.
         alt: What the picture shows.
-        name: Of the vertical axis.
+        room: Percent of the width that a letter of a label takes.
     """
     ends = [end for one in spots for end in (one.low, one.high, one.value) if end is not None]
     up = Scale(min(0.0, *ends), max(ends) * 1.05 if max(ends) > 0 else 1.0)
@@ -81,8 +82,7 @@ def against_bytes(spots: Sequence[Spot], *, alt: str, name: str) -> Markup:
     base = HIGH + TOP
     parts = [frame(Scale(0.0, 1.0), up, HIGH, named=across.ticks())]
     parts += [_spot(one, across, up) for one in spots]
-    parts += _labels(spots, across, up)
-    parts += _axis_names(("", name))
+    parts += _labels(spots, across, up, room)
     if up.low < 0:
         y = TOP + HIGH - HIGH * up.at(0.0) / 100
         parts.append(tag("line", x1="0%", x2="100%", y1=y, y2=y, class_="tick"))
@@ -124,10 +124,10 @@ class _Bytes:
     """A logarithmic axis of bytes; nothing has a place of its own left of it."""
 
     def __init__(self, amounts: Sequence[float]) -> None:
-        stored = [math.log2(max(amount, 1.0)) for amount in amounts if amount > 0]
+        stored = [math.log10(max(amount, 1.0)) for amount in amounts if amount > 0]
         low, high = (min(stored), max(stored)) if stored else (0.0, 1.0)
-        if high - low < 2.0:
-            low, high = low - 1.0, high + 1.0
+        if high - low < 0.6:
+            low, high = low - 0.5, high + 0.5
         self._has_nothing = any(amount <= 0 for amount in amounts)
         self._scale = Scale(low, high)
 
@@ -136,25 +136,27 @@ class _Bytes:
         if n_bytes <= 0:
             return NOTHING_PLACE
         first = FIRST_PLACE if self._has_nothing else NOTHING_PLACE
-        return first + (LAST_PLACE - first) * self._scale.at(math.log2(max(n_bytes, 1.0))) / 100
+        return first + (LAST_PLACE - first) * self._scale.at(math.log10(max(n_bytes, 1.0))) / 100
 
     def ticks(self) -> list[tuple[float, str]]:
         """Return places, 0 to 1, and words."""
         found = [(NOTHING_PLACE / 100, "none")] if self._has_nothing else []
-        step = max(1, math.ceil((self._scale.high - self._scale.low) / 5))
-        first = math.ceil(self._scale.low)
-        for power in range(first, math.floor(self._scale.high) + 1, step):
-            words = size(2.0**power) if power < 10 else _binary(2**power)
-            found.append((self.at(2.0**power) / 100, words))
-        return found
+        return found + [(self.at(amount) / 100, _bytes(amount)) for amount in self._amounts()]
+
+    def _amounts(self) -> list[float]:
+        """Return powers of ten on the axis; with steps between where they are few."""
+        first, last = math.floor(self._scale.low), math.ceil(self._scale.high)
+        steps: tuple[int, ...] = (1,) if last - first > 2 else (1, 3)
+        made = [step * 10.0**power for power in range(first, last + 1) for step in steps]
+        return [one for one in made if self._scale.low <= math.log10(one) <= self._scale.high]
 
 
-def _binary(n_bytes: int) -> str:
-    for unit in ("KiB", "MiB", "GiB"):
-        n_bytes //= 1024
-        if n_bytes < 1024:
-            return f"{n_bytes} {unit}"
-    return f"{n_bytes:,} GiB"
+def _bytes(amount: float) -> str:
+    for unit in ("B", "KB", "MB"):
+        if amount < 1000:
+            return f"{amount:g} {unit}"
+        amount /= 1000
+    return f"{amount:g} GB"
 
 
 def _spot(one: Spot, across: _Bytes, up: Scale) -> Markup:
@@ -167,27 +169,28 @@ def _spot(one: Spot, across: _Bytes, up: Scale) -> Markup:
     return joined(*parts, tag("circle", title, cx=x, cy=y, r=5, class_=f"dot {one.style}"))
 
 
-def _labels(spots: Sequence[Spot], across: _Bytes, up: Scale) -> list[Markup]:
+def _labels(spots: Sequence[Spot], across: _Bytes, up: Scale, room: float) -> list[Markup]:
     """Write each spot's label beside it, moved down where another stands there already."""
-    drawn, taken = [], list[tuple[float, float]]()
+    drawn, taken = [], list[tuple[float, float, float]]()
     for one in sorted(spots, key=lambda spot: -spot.value):
         x, y = across.at(one.n_bytes), _down(up, one.value) + 4
-        while any(abs(x - left) < 4 and abs(y - above) < LABEL_GAP for left, above in taken):
+        wide = room * len(one.label)
+        start = x if x + wide < 97 else x - wide
+        while any(
+            start < stop and first < start + wide and abs(y - above) < LABEL_GAP
+            for first, stop, above in taken
+        ):
             y += 1
-        taken.append((x, y))
-        side: Attributes = (
-            {"dx": 9, "text_anchor": "start"} if x < 92 else {"dx": -9, "text_anchor": "end"}
-        )
+        taken.append((start, start + wide, y))
+        side: Attributes = {"dx": 9 if start == x else -9}
+        side["text_anchor"] = "start" if start == x else "end"
         drawn.append(tag("text", one.label, x=percent(x), y=y, class_="name small", **side))
     return drawn
 
 
-def _axis_names(names: tuple[str, str]) -> list[Markup]:
+def _axis_name(name: str) -> Markup:
     end: Attributes = {"x": "100%", "y": HIGH + TOP - 6, "text_anchor": "end"}
-    return [
-        tag("text", names[1], x=0, y=12, class_="axis name"),
-        tag("text", names[0], class_="axis name", **end),
-    ]
+    return tag("text", name, class_="axis name", **end)
 
 
 def _path(points: Sequence[tuple[float, float]], across: Scale, up: Scale) -> str:
