@@ -42,8 +42,23 @@ class Asked:
     sides: tuple[tuple[Contender, tuple[Mapping[str, Any], ...]], ...]
 
 
-Highlights = Mapping[tuple[str, str, str, str, str], "TokenContributions"]
-"""Tokens of a row and a query, by task, paradigm, method, query and row."""
+@dataclass(frozen=True)
+class Highlighted:
+    """A row and a query read again: whole, as the example's texts are cut.
+
+    Attributes:
+        tokens: What the tokens of both add to their score.
+        row: The row's text.
+        query: The query's text.
+    """
+
+    tokens: "TokenContributions"
+    row: str
+    query: str
+
+
+Highlights = Mapping[tuple[str, str, str, str, str], Highlighted]
+"""By task, paradigm, method, query and row."""
 
 
 def choose_examples(results: Results) -> list[Asked]:
@@ -88,7 +103,7 @@ def examples_section(
     """
     if not examples:
         return None
-    masks = _masks(examples)
+    masks = _masks(examples, highlights)
     parts: list[Markup] = [_reading_help(highlights, no_highlights)]
     for place in dict.fromkeys(one.place.key for one in examples):
         own = [one for one in examples if one.place.key == place]
@@ -101,9 +116,10 @@ def examples_section(
     return Section("Examples", "What the methods put on top", joined(*parts))
 
 
-def _masks(examples: Sequence[Asked]) -> Masks:
+def _masks(examples: Sequence[Asked], highlights: Highlights) -> Masks:
     texts = [one.query["text"] for one in examples]
     texts += [line["text"] for one in examples for _, lines in one.sides for line in lines]
+    texts += [text for one in highlights.values() for text in (one.row, one.query)]
     return find_masks(texts, PrivacyConfig())
 
 
@@ -150,8 +166,8 @@ def _query(one: Asked, highlights: Highlights, masks: Masks) -> Markup:
     found = next(
         (_found(one, m, line, highlights) for m, lines in one.sides for line in lines), None
     )
-    if found is not None and masks.allows_tokens(text):
-        before, pieces = readable_pieces(found.query, text)
+    if found is not None and masks.allows_tokens(found.query):
+        before, pieces = readable_pieces(found.tokens.query, found.query)
         return tokens(pieces, n_most=QUERY_TOKENS, before=before[-PROMPT_CHARS:])
     n_prompt = one.query["prompt_chars"]
     return passage(text, QUERY_CHARS, prompt_chars=n_prompt, hidden=masks.of(text))
@@ -159,7 +175,7 @@ def _query(one: Asked, highlights: Highlights, masks: Masks) -> Markup:
 
 def _found(
     one: Asked, method: Contender, line: Mapping[str, Any], highlights: Highlights
-) -> "TokenContributions | None":
+) -> Highlighted | None:
     query_id = one.query["query_id"]
     return highlights.get((*one.place.key, method.name, query_id, line["row_id"]))
 
@@ -182,8 +198,8 @@ def _row(
     one: Asked, method: Contender, line: Mapping[str, Any], highlights: Highlights, masks: Masks
 ) -> Markup:
     found, text = _found(one, method, line, highlights), line["text"]
-    if found is not None and masks.allows_tokens(text):
-        before, pieces = readable_pieces(found.row, text)
+    if found is not None and masks.allows_tokens(found.row):
+        before, pieces = readable_pieces(found.tokens.row, found.row)
         body = tokens(pieces, n_most=ROW_TOKENS, before=before[-PROMPT_CHARS:])
     else:
         body = passage(text, ROW_CHARS, prompt_chars=line["prompt_chars"], hidden=masks.of(text))

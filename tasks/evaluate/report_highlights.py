@@ -8,7 +8,7 @@ given it. The model runs on every row that is shown, so these are few.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from storage.corpus import Corpus
 from storage.errors import NotFoundError, StorageError
@@ -19,13 +19,10 @@ from tasks.config import RuntimeConfig
 from tasks.evaluate.measure import EXCERPT_CHARS
 from tasks.evaluate.ready import POOLS, TASKS
 from tasks.evaluate.report_data import Contender, Place, Results
-from tasks.evaluate.report_examples import RISE, Asked
+from tasks.evaluate.report_examples import RISE, Asked, Highlighted
 from tasks.evaluate.rise_method import NAME
 
-if TYPE_CHECKING:
-    from tasks.attribution import TokenContributions
-
-Found = dict[tuple[str, str, str, str, str], "TokenContributions"]
+Found = dict[tuple[str, str, str, str, str], Highlighted]
 
 HIGHLIGHTED_ROWS = 3
 """Of one query a task."""
@@ -71,7 +68,8 @@ def _of_query(results: Results, one: Asked, runtime: RuntimeConfig) -> Found:
     corpus = Corpus(CorpusRef(index.root, NAME))
     found: Found = {}
     for line in shown:
-        if corpus.locate(line["row_id"]).row.n_tokens > MOST_TOKENS:
+        row = corpus.locate(line["row_id"]).row
+        if row.n_tokens > MOST_TOKENS:
             continue
         made = token_contributions(
             index,
@@ -80,7 +78,9 @@ def _of_query(results: Results, one: Asked, runtime: RuntimeConfig) -> Found:
             query["text"][n_prompt:],
             runtime=runtime,
         )
-        found[(*one.place.key, method.name, one.query["query_id"], line["row_id"])] = made
+        found[(*one.place.key, method.name, one.query["query_id"], line["row_id"])] = Highlighted(
+            made, row.text, query["text"]
+        )
     return found
 
 

@@ -104,7 +104,7 @@ def _main_table(results: Results, place: Place) -> Markup:
     words = [f"{metric_name(key)}: {ABOUT_METRICS[key[0]]}" for key in (DECIDING, *keys, BY_LENGTH)]
     help_ = tag("ul", *[tag("li", one) for one in dict.fromkeys(words)], class_="plain")
     return joined(
-        table(columns, rows, caption=f"Methods on {place.name}", stacks=True),
+        table(columns, rows, caption=f"Methods on {place.name}"),
         tag("p", note, class_="note"),
         more("What the columns say", help_),
     )
