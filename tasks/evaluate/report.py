@@ -130,7 +130,7 @@ def _verdict_section(results: Results, verdicts: Sequence[Verdict]) -> Section:
     columns = [Column("task"), Column("which method to trust", "wide")]
     body: list[Markup] = [table(columns, rows, caption="Verdicts", stacks=True)]
     if len(results.places) > 1:
-        body += [family_legend(results.methods), _overview(results, verdicts)]
+        body += [family_legend(results), _overview(results, verdicts)]
         note = (
             f"{metric_name(DECIDING)}: {DECIDING_WORDS}. Bold: best of the methods; "
             "≈: level with it."

@@ -84,7 +84,7 @@ def storage_section(results: Results) -> Section | None:
         "value on every task are left out of the picture."
     )
     body = joined(
-        family_legend(results.methods),
+        family_legend(results),
         tag("div", *pictures, class_="columns"),
         tag("p", note, class_="note"),
         _table(results, measures),

@@ -60,14 +60,13 @@ def _lds(results: Results, place: Place) -> Markup | None:
     controls = [line for line in lines if line["kind"] != "method"]
     low = min(0.0, *(_value(line) for line in lines), *(line["low"] or 0.0 for line in own))
     columns = [Column("method"), Column("LDS", "number"), Column("", "picture")]
-    columns += [Column("± over subsets", "number"), Column("is")]
+    columns += [Column("± over subsets", "number")]
     rows = [
         [
-            _named(results, line["method"]),
+            _lds_name(results, line),
             _with_ends(line),
-            _bar(line, low),
+            _bar(results, line, low),
             figure_of(line["deviation"]),
-            CONTROL_WORDS.get(line["kind"], "method"),
         ]
         for line in (*own, *controls)
     ]
@@ -82,6 +81,13 @@ def _lds(results: Results, place: Place) -> Markup | None:
     return tag("div", tag("h4", "Linear datamodeling score"), made, tag("p", note, class_="note"))
 
 
+def _lds_name(results: Results, line: Line) -> Content:
+    if line["kind"] == "method":
+        return _named(results, line["method"])
+    words = CONTROL_WORDS.get(line["kind"], line["kind"])
+    return joined(line["method"], " ", tag("span", words, class_="aside"))
+
+
 def _value(line: Line) -> float:
     return -1.0 if line["value"] is None else float(line["value"])
 
@@ -92,7 +98,7 @@ def _with_ends(line: Line) -> Content:
     return joined(value, " ", tag("span", ends, class_="aside")) if ends else value
 
 
-def _bar(line: Line, low: float) -> Content:
+def _bar(results: Results, line: Line, low: float) -> Content:
     if line["value"] is None:
         return ""
 
@@ -100,7 +106,8 @@ def _bar(line: Line, low: float) -> Content:
         return None if value is None else 100 * (value - low) / (1.0 - low)
 
     zero = [place(0.0) or 0.0]
-    style = "k1" if line["kind"] == "method" else "k6"
+    found = results.method(line["method"]) if line["kind"] == "method" else None
+    style = "k6" if found is None else found.style
     return interval(
         place(line["value"]) or 0.0,
         place(line["low"]),

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from tasks.evaluate.report_data import Place, Results
 from tasks.evaluate.report_tasks import method_cell
+from tasks.evaluate.report_words import about_task
 from tasks.page.markup import Content, joined, tag
 from tasks.page.parts import Column, facts, more, table
 from tasks.page.shell import Section
@@ -44,7 +45,7 @@ def _task(place: Place) -> list[Content]:
     line = place.line
     return [
         place.name,
-        joined(tag("strong", line["title"]), " ", line["about"]),
+        joined(tag("strong", line["title"]), " ", about_task(place)),
         _part(line["n_rows"], line["of_rows"]),
         _part(line["n_queries"], line["of_queries"]),
         percent(line["positives_share"]),

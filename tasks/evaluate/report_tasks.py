@@ -1,7 +1,5 @@
 """The report's section of a task: metrics with intervals, precision-recall curves, scores."""
 
-from collections.abc import Sequence
-
 from markupsafe import Markup
 
 from tasks.evaluate.report_data import (
@@ -17,6 +15,7 @@ from tasks.evaluate.report_data import (
 )
 from tasks.evaluate.report_words import (
     ABOUT_METRICS,
+    about_task,
     ends_of,
     figure_of,
     metric_name,
@@ -40,7 +39,7 @@ def task_section(results: Results, place: Place) -> Section:
     line = place.line
     chance = percent(line["positives_share"])
     intro = (
-        f"{line['about']} {count(line['n_queries'], 'query', 'queries')} over "
+        f"{about_task(place)} {count(line['n_queries'], 'query', 'queries')} over "
         f"{count(line['n_rows'], 'row')}; of all pairs {chance} are right."
     )
     body = [paragraphs(tag("span", verdict_words(results, results.verdict(place)), class_="lede"))]
@@ -48,11 +47,12 @@ def task_section(results: Results, place: Place) -> Section:
     if results.scored(place):
         body += [_main_table(results, place), _curves(results, place), _spreads(results, place)]
         body.append(more("All metrics, with controls and skipped queries", _all(results, place)))
-    return Section(place.name, line["title"], joined(*body))
+    return Section(f"Task {place.name}", line["title"], joined(*body))
 
 
-def family_legend(methods: Sequence[Contender]) -> Markup:
-    """Return the colours of families."""
+def family_legend(results: Results) -> Markup:
+    """Return the colours of the families that have scores."""
+    methods = [one for one in results.methods if results.bytes_of(one.name) is not None]
     return legend([(family, f"block {FAMILIES[family]}") for family in present_families(methods)])
 
 

@@ -1,7 +1,9 @@
 """The words of an evaluation's report: metrics by name, verdicts, the headline."""
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tasks.evaluate.report_data import DECIDING, Contender, Key, Measure, Place, Results, Verdict
 from tasks.page.text import count, listed, number, shortened, size
@@ -26,6 +28,11 @@ ABOUT_METRICS = {
     "length_correlation": "Spearman's of score and tokens; far from 0, the method prefers long or "
     "short rows",
 }
+
+
+def about_task(place: Place) -> str:
+    """Return what a task asks, without marks of emphasis."""
+    return re.sub(r"\*([\w ]+)\*", r"\1", str(place.line["about"]))
 
 
 def metric_name(key: Key) -> str:
@@ -89,13 +96,20 @@ def _bytes(results: Results, method: Contender, place: Place) -> str:
 
 def title(results: Results, verdicts: Sequence[Verdict]) -> str:
     """Return the headline: which method is to be trusted, on how much, at how many bytes."""
+    words = _title(results, verdicts)
+    return f"{words[0].upper()}{words[1:]}"
+
+
+def _title(results: Results, verdicts: Sequence[Verdict]) -> str:
     decided = [one for one in verdicts if one.decides]
     if not any(one.best for one in verdicts):
-        return "No method has scores"
+        return "no method has scores"
     if not decided:
-        return "Nothing is shown: no method is above chance and the controls"
-    if len(verdicts) == 1:
-        return _single(results, decided[0])
+        return "nothing is shown: no method is above chance and the controls"
+    if len(decided) == 1:
+        rest = len(verdicts) - 1
+        others = f"; {count(rest, 'other task decides', 'other tasks decide')} nothing"
+        return _single(results, decided[0]) + (others if rest else "")
     name, wins = winner(results, decided)
     asked = f"{wins} of {count(len(verdicts), 'task')}"
     return f"{short(name)} is best or level with the best on {asked}, with {_cost(results, name)}"
@@ -176,17 +190,30 @@ def _undecided(verdicts: Sequence[Verdict]) -> str:
 
 
 def _trained(results: Results) -> str:
-    lines = [line for line in results.tables.lds.to_pylist() if line["kind"] == "method"]
-    found = [line for line in lines if line["value"] is not None]
-    if not found:
-        return ""
-    words = []
+    """Return which methods foretell what training does, and where none does."""
+    words, noise = [], []
     for place in results.places:
-        own = [line for line in found if (line["task"], line["paradigm"]) == place.key]
-        if own:
-            best = max(own, key=lambda line: line["value"])
-            words.append(f"{short(best['method'])} on {place.name} ({figure_of(best['value'])})")
-    return f"The effect of training is foretold best by {listed(words)} (LDS)."
+        lines = [line for line in results.rows_of("lds", place) if line["kind"] == "method"]
+        known = [line for line in lines if line["value"] is not None]
+        if known:
+            best = max(known, key=lambda line: float(line["value"]))
+            value = figure_of(best["value"])
+            if foretells(best):
+                words.append(f"{short(best['method'])} on {place.name} (LDS {value})")
+            else:
+                noise.append(f"{place.name} (highest LDS {value})")
+    parts = []
+    if words:
+        parts.append(f"What training does is foretold best by {listed(words)}.")
+    if noise:
+        parts.append(f"What training does on {listed(noise)} no method foretells beyond noise.")
+    return " ".join(parts)
+
+
+def foretells(line: Mapping[str, Any]) -> bool:
+    """Tell whether an LDS is above 0 by its interval, and by two deviations over subsets."""
+    sure = line["low"] is not None and line["low"] > 0.0
+    return sure and line["value"] > 2.0 * (line["deviation"] or 0.0)
 
 
 def _model(results: Results) -> str:
