@@ -1,6 +1,8 @@
 # Two commands: `make demo` shows the whole path on a real model, `make test` checks everything.
 PYTHON ?= python3
 BIN := .venv/bin
+# test processes: each has a model, caches, ports and a Prefect home of its own, and takes about 2 GB
+WORKERS ?= 2
 
 .PHONY: demo test lint clean
 
@@ -9,7 +11,7 @@ demo: .venv/ready
 
 test: .venv/ready lint
 	$(BIN)/rise models fetch smollm2-135m-instruct
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS)
 
 lint: .venv/ready
 	$(BIN)/ruff format --check .

@@ -21,6 +21,7 @@ import pyarrow as pa
 from evidence_machine import peak_rss_bytes, performance, target, write_record
 
 from storage.corpus import BatchWriter
+from storage.guards import index_guard
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ScoresRef
 from storage.rows import ROW_SCHEMA
@@ -128,7 +129,7 @@ def write_index(root: str, rng: np.random.Generator, n_rows: int) -> IndexRef:
         n_numbers=N_NUMBERS,
         block_rows=BLOCK_ROWS,
     )
-    with index.lock():
+    with index_guard(index.ref).hold():
         index.reserve(n_rows)
         for block in range(index.count_blocks(n_rows)):
             here = min(BLOCK_ROWS, n_rows - block * BLOCK_ROWS)

@@ -53,8 +53,8 @@ def leave_table(key: str, lines: Sequence[Mapping[str, object]], *, description:
     """Create a table artifact; a line without a column of another line has an empty cell there.
 
     Args:
-        key: Lower-case letters, digits and dashes.
-        lines: Column to value.
+        key: Lower-case letters, digits and dashes; Prefect keeps a history per key.
+        lines: Column to value, columns in the order to show.
         description: What it shows.
     """
     from prefect.artifacts import create_table_artifact
@@ -81,7 +81,7 @@ def leave_picture(key: str, url: str, *, description: str) -> None:
 
 def _link(name: str, path: str) -> str:
     url = page_url(path)
-    place = f"`{Path(path).absolute()}`"
+    place = f"`{path if '://' in path else Path(path).absolute()}`"
     return f"- {name}: {place}" if url is None else f"- [{name}]({url}): {place}"
 
 

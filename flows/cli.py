@@ -1,8 +1,8 @@
 """The ``rise`` command: whole runs as Prefect flows, quick questions as plain functions.
 
 The commands here run flows on the Prefect server of PREFECT_API_URL, or on Prefect's embedded
-one; those of `flows.cli_look` only read and start no orchestrator. Heavy libraries are imported
-inside the commands, so that ``rise --help`` answers at once.
+one; those of `flows.cli_look` and `flows.cli_watch` only read and start no orchestrator. Heavy
+libraries are imported inside the commands, so that ``rise --help`` answers at once.
 """
 
 from pathlib import Path
@@ -17,6 +17,7 @@ from flows.cli_refresh import refresh
 from flows.cli_release import release_app
 from flows.cli_serve import serve, up
 from flows.cli_settings import (
+    Cluster,
     ConfigFile,
     Corpus,
     Device,
@@ -36,12 +37,14 @@ from flows.cli_settings import (
     Tokens,
     TopKOption,
     Verbose,
+    Workers,
     files,
     pipeline_settings,
     run_flow,
     selection,
 )
 from flows.cli_takedown import takedown
+from flows.cli_watch import add_watch_commands
 from flows.environment import quiet_defaults
 from flows.terminal import plain_errors, say, show_facts, show_warnings
 
@@ -72,6 +75,8 @@ def run(
     store: Store = None,
     device: Device = None,
     scheduler: Scheduler = None,
+    workers: Workers = None,
+    cluster: Cluster = None,
     quality: Quality = None,
     *,
     online: Online = False,
@@ -93,6 +98,8 @@ def run(
         "store": store,
         "runtime.device": device,
         "runtime.scheduler": scheduler,
+        "runtime.index_workers": workers,
+        "runtime.index_cluster": cluster,
     }
     with plain_errors(verbose=verbose):
         overrides["releasing.select"] = selection(select, tokens, share)
@@ -137,6 +144,7 @@ def ingest(
             corpus=settings.corpus,
             model=settings.indexing.model,
             quality=settings.quality,
+            runtime=settings.runtime,
         )
         show_facts(
             f"corpus {settings.corpus}: {report.summary}",
@@ -160,6 +168,8 @@ def index(
     index: Index = None,
     store: Store = None,
     device: Device = None,
+    workers: Workers = None,
+    cluster: Cluster = None,
     quality: Quality = None,
     *,
     online: Online = False,
@@ -175,6 +185,8 @@ def index(
         "index": index,
         "store": store,
         "runtime.device": device,
+        "runtime.index_workers": workers,
+        "runtime.index_cluster": cluster,
     }
     with plain_errors(verbose=verbose):
         settings = pipeline_settings(config, overrides, needs=())
@@ -198,6 +210,7 @@ def index(
                 "rows": report.n_rows,
                 "rows sketched now": report.n_sketched,
                 "tokens per second": report.tokens_per_second,
+                "processes": report.n_processes,
                 **calibration_facts(report),
                 "path": report.path,
             },
@@ -308,6 +321,7 @@ app.command()(up)
 app.command()(serve)
 app.add_typer(release_app, name="release")
 add_look_commands(app)
+add_watch_commands(app)
 app.command("takedown")(takedown)
 app.command("refresh")(refresh)
 app.add_typer(quality_app, name="quality")

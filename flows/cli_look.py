@@ -1,13 +1,12 @@
 """The ``rise`` commands that only look: no flow, no server, answers in moments."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from flows.environment import quiet_defaults
-from flows.terminal import plain_errors, say, show_facts, show_table
+from flows.terminal import plain_errors, say, show_json, show_table
 
 StoreOption = Annotated[str, typer.Option("--store", help="Folder of the store.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
@@ -23,9 +22,6 @@ def add_look_commands(app: typer.Typer) -> None:
     """Register the commands of this file."""
     app.command("attribute")(attribute)
     app.command("ls")(ls)
-    app.command("info")(info)
-    app.command("lineage")(lineage)
-    app.command("verify")(verify)
     app.add_typer(models_app, name="models")
 
 
@@ -69,7 +65,7 @@ def attribute(
         )
         if as_json:
             found = [vars(hit) for hit in hits]
-            _say_json(found if parts is None else {"rows": found, "tokens": parts})
+            show_json(found if parts is None else {"rows": found, "tokens": parts})
             return
         show_table(
             f"Rows behind {shortened(completion)!r}",
@@ -109,57 +105,18 @@ def ls(store: StoreOption = "rise-store", *, as_json: AsJson = False) -> None:
 
         artifacts = list_store(store)
         if as_json:
-            _say_json(artifacts)
+            show_json(artifacts)
             return
         show_table(
             f"Store {store}",
             ("kind", "name", "id", "made", "what"),
-            [(a["kind"], a["name"], a["id"], a["created"], a["detail"]) for a in artifacts],
+            [(a["kind"], _name(a), a["id"], a["created"], a["detail"]) for a in artifacts],
         )
 
 
-def info(
-    name: Annotated[str, typer.Argument(help="Name or id of an artifact; see `rise ls`.")],
-    store: StoreOption = "rise-store",
-) -> None:
-    """Show everything recorded about one artifact, as JSON."""
-    with plain_errors():
-        from tasks.catalog import describe
-
-        _say_json(describe(store, name))
-
-
-def lineage(
-    row: Annotated[str, typer.Argument(help="A row id, or SOURCE:LINE.")],
-    store: StoreOption = "rise-store",
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """Walk from a row to its source line and on to every release that carries it."""
-    with plain_errors():
-        from tasks.catalog import trace
-
-        steps = trace(store, row)
-        if as_json:
-            _say_json(steps)
-            return
-        for step in steps:
-            show_facts(f"{step['kind']}  {step['id']}", step["detail"])
-
-
-def verify(
-    store: StoreOption = "rise-store",
-) -> None:
-    """Read every index back and check its checksums; exit status 1 when something is wrong."""
-    with plain_errors():
-        from tasks.catalog import verify_store
-
-        problems = verify_store(store)
-        for problem in problems:
-            say(problem)
-        if problems:
-            raise typer.Exit(1)
-        say(f"{store}: everything that is recorded is there, and its checksums hold.")
+def _name(artifact: dict[str, Any]) -> str:
+    """Return the name that people gave; nothing where that is the id, which is shown anyway."""
+    return "" if artifact["name"] == artifact["id"] else str(artifact["name"])
 
 
 @models_app.command("ls")
@@ -194,11 +151,3 @@ def shortened(text: str, n_chars: int = TEXT_CHARS) -> str:
     """Return one line of at most ``n_chars`` characters."""
     line = " ".join(text.split())
     return line if len(line) <= n_chars else f"{line[: n_chars - 1]}…"
-
-
-def _say_json(value: Any) -> None:
-    say(json.dumps(value, indent=1, ensure_ascii=False, default=_plain))
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else vars(value)

@@ -1,6 +1,5 @@
 """``rise quality``: the expectation suites of the gates, written out, shown and checked."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,13 +11,13 @@ quality_app = typer.Typer(
 )
 
 Folder = Annotated[
-    Path | None, typer.Option(help="Folder with edited suites; without: the shipped suites.")
+    str | None, typer.Option(help="Folder with edited suites; without: the shipped suites.")
 ]
 
 
 @quality_app.command("init")
 def init(
-    folder: Annotated[Path, typer.Option(help="Where to write them.")] = Path("quality"),
+    folder: Annotated[str, typer.Option(help="Where to write them.")] = "quality",
 ) -> None:
     """Write the suites of all gates as YAML, for editing; files that are there stay."""
     with plain_errors():
@@ -40,7 +39,7 @@ def show(folder: Folder = None) -> None:
         from tasks.quality_config import QualityConfig
         from tasks.suite_files import described_suites
 
-        for suite, lines in described_suites(QualityConfig(folder=str(folder) if folder else None)):
+        for suite, lines in described_suites(QualityConfig(folder=folder or None)):
             show_table(
                 f"Gate {suite.gate} ({suite.origin})",
                 ("table", "severity", "what holds", "expectation", ""),
@@ -50,7 +49,7 @@ def show(folder: Folder = None) -> None:
 
 @quality_app.command("check")
 def check(
-    folder: Annotated[Path, typer.Argument(help="Folder with edited suites.")],
+    folder: Annotated[str, typer.Argument(help="Folder with edited suites.")],
 ) -> None:
     """Say whether edited suites can be used; every problem with its file and line."""
     with plain_errors():
@@ -59,7 +58,7 @@ def check(
         from tasks.suite_files import SuiteError
 
         try:
-            suites = check_suites(QualityConfig(folder=str(folder)))
+            suites = check_suites(QualityConfig(folder=folder))
         except SuiteError as error:
             for problem in error.problems:
                 say(problem)

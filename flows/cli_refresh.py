@@ -5,12 +5,14 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli_settings import (
+    Cluster,
     ConfigFile,
     Device,
     Queries,
     Rows,
     Store,
     Verbose,
+    Workers,
     files,
     pipeline_settings,
     run_flow,
@@ -30,6 +32,8 @@ def refresh(
     store: Store = None,
     device: Device = None,
     settle: Settle = None,
+    workers: Workers = None,
+    cluster: Cluster = None,
     *,
     verbose: Verbose = False,
 ) -> None:
@@ -42,6 +46,8 @@ def refresh(
         "queries.source": files(queries),
         "store": store,
         "runtime.device": device,
+        "runtime.index_workers": workers,
+        "runtime.index_cluster": cluster,
         "refresh.settle_seconds": settle,
     }
     with plain_errors(verbose=verbose):

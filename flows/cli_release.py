@@ -1,7 +1,6 @@
-"""The ``rise release`` commands: publish, list, roll back, export, draw the report again."""
+"""The ``rise release`` commands: publish, list, roll back, accept, export, draw the report."""
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -84,6 +83,7 @@ def publish(
             config=settings.releasing,
             quality=settings.quality,
             runtime=settings.runtime,
+            drift=settings.drift,
         )
         dropped = {f"dropped: {reason}": n for reason, n in sorted(report.n_dropped.items())}
         show_facts(
@@ -109,7 +109,7 @@ def list_all(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
 ) -> None:
-    """List releases, the ones that `latest` names with a star, or the moves of `latest`."""
+    """List releases, which are the latest or held because of drift, or the moves of `latest`."""
     with plain_errors():
         from tasks.release_history import list_moves, list_releases
 
@@ -117,13 +117,13 @@ def list_all(
         if as_json:
             say(json.dumps(found, indent=1, ensure_ascii=False))
             return
-        columns: tuple[str, ...] = ("name", "id", "latest", "made", "rows", "tokens", "dropped")
+        columns: tuple[str, ...] = ("name", "id", "state", "made", "rows", "tokens", "dropped")
         if moves:
             columns = ("time", "name", "left", "to", "why")
         show_table(
             f"Releases in {store}",
             columns,
-            [tuple(_cell(line[column]) for column in columns) for line in found],
+            [tuple(_cell(line, column) for column in columns) for line in found],
         )
 
 
@@ -137,16 +137,39 @@ def rollback(
 ) -> None:
     """Point `latest` back to an earlier release, after checking its files."""
     with plain_errors():
+        quiet_defaults()
         from tasks.release_history import go_back
 
         left, now = go_back(store, name, to=to)
-        show_facts(f"latest of {name}", {"was": left.release_id, "is": now.release_id})
+        from flows.events import announce_by_command
+
+        told = announce_by_command(now, left=left)
+        _show_move(name, left.release_id, now.release_id, told)
+
+
+@release_app.command()
+def accept(
+    name: NameArgument,
+    release_id: Annotated[
+        str | None, typer.Option("--id", help="Id of the release; without: the one that is held.")
+    ] = None,
+    store: StoreOption = "rise-store",
+) -> None:
+    """Point `latest` to a release that was held because it drifted beyond a limit."""
+    with plain_errors():
+        quiet_defaults()
+        from tasks.release_history import accept_release
+
+        left, now = accept_release(store, name, release_id)
+        from flows.events import announce_by_command
+
+        _show_move(name, left.release_id, now.release_id, announce_by_command(now))
 
 
 @release_app.command()
 def export(
     name: NameArgument,
-    folder: Annotated[Path, typer.Argument(help="Where to; must not exist.")],
+    folder: Annotated[str, typer.Argument(help="Where to, a path or URL; must not exist.")],
     form: Annotated[
         str, typer.Option("--format", help="hf: for load_from_disk; viewer: for the TDA viewer.")
     ] = "hf",
@@ -156,12 +179,10 @@ def export(
     """Copy a release into a Hugging Face dataset folder, or its queries into viewer lines."""
     with plain_errors():
         quiet_defaults()
-        from tasks.release_export import EXPORTS
+        from tasks.release_export import export as export_release
         from tasks.release_history import find_release
 
-        if form not in EXPORTS:
-            raise ValueError(f"--format is one of {', '.join(EXPORTS)}, got {form!r}.")
-        written = EXPORTS[form](find_release(store, name, release_id), folder)
+        written = export_release(find_release(store, name, release_id), folder, form)
         say(f"{name}: {written}")
 
 
@@ -190,9 +211,14 @@ def report(
         say(page.path if page.no_highlights is None else f"{page.path} ({page.no_highlights})")
 
 
-def _cell(value: Any) -> Any:
-    if isinstance(value, bool):
-        return "*" if value else ""
+def _show_move(name: str, left: str, now: str, told: str) -> None:
+    show_facts(f"latest of {name}", {"was": left, "is": now, "told": told})
+
+
+def _cell(line: dict[str, Any], column: str) -> Any:
+    if column == "state":
+        return "* latest" if line["latest"] else "held" if line["held"] else ""
+    value = line[column]
     if isinstance(value, dict):
         return ", ".join(f"{n:,} {reason}" for reason, n in sorted(value.items()))
     return "" if value is None else value

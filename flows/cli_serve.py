@@ -89,7 +89,7 @@ def serve(
         prefect_serve(*served(document), limit=runs, pause_on_shutdown=False)
 
 
-def _settings(config: Path | None) -> "PipelineConfig | None":
+def _settings(config: str | None) -> "PipelineConfig | None":
     if config is None:
         return None
     settings: PipelineConfig = pipeline_settings(config, {})

@@ -1,17 +1,16 @@
 """What the commands that run flows share: their options, and settings from a file and options."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show Prefect's log and tracebacks.")]
 ConfigFile = Annotated[
-    Path | None,
+    str | None,
     typer.Argument(help="Settings in YAML or JSON, as in examples/pipeline.yaml."),
 ]
-Store = Annotated[str | None, typer.Option(help="Folder of the store.")]
+Store = Annotated[str | None, typer.Option(help="Folder of the store, or its URL.")]
 Rows = Annotated[
     list[str] | None,
     typer.Option(help="Training rows: a file or glob (.jsonl, .gz, .zst, .parquet, .csv)."),
@@ -33,6 +32,13 @@ TopKOption = Annotated[
 ]
 Scheduler = Annotated[
     str | None, typer.Option(help="For scoring: threads, local, or tcp://host:8786.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="For indexing: processes on this machine, each with the model."),
+]
+Cluster = Annotated[
+    str | None, typer.Option(help="For indexing: a Dask scheduler, like tcp://host:8786.")
 ]
 Online = Annotated[bool, typer.Option("--online", help="Allow downloads from a hub.")]
 Quality = Annotated[
@@ -82,7 +88,7 @@ def files(paths: list[str] | None) -> dict[str, Any] | None:
 
 
 def pipeline_settings(
-    path: Path | None, overrides: dict[str, Any], *, needs: tuple[str, ...] = ("rows", "queries")
+    path: str | None, overrides: dict[str, Any], *, needs: tuple[str, ...] = ("rows", "queries")
 ) -> Any:
     """Return the settings of file and options; parts that the command does not need may lack."""
     from tasks.config import PipelineConfig

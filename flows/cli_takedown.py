@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.terminal import plain_errors, say, show_facts, show_table
+from flows.terminal import plain_errors, say, show_facts, show_table, waiting
 
 SHOWN_IDS = 5
 
@@ -22,6 +22,9 @@ def takedown(
     reason: Annotated[str, typer.Option(help="Why; published with every later release.")] = "",
     corpus: Annotated[str, typer.Option(help="Name of the corpus.")] = "main",
     store: Annotated[str, typer.Option("--store", help="Folder of the store.")] = "rise-store",
+    wait: Annotated[
+        float, typer.Option(min=0.0, help="Seconds to wait for a run that writes the corpus.")
+    ] = 60.0,
     *,
     missing_ok: Annotated[
         bool, typer.Option("--missing-ok", help="Bar what the corpus does not have (yet).")
@@ -38,13 +41,14 @@ def takedown(
         from tasks.takedown import read_ids, take_down
 
         row_ids = [*(row_id or []), *(read_ids(ids_file) if ids_file else [])]
-        report = take_down(
-            CorpusRef(store, corpus),
-            reason=reason,
-            row_ids=row_ids,
-            sources=source or [],
-            missing_ok=missing_ok,
-        )
+        with waiting(wait):
+            report = take_down(
+                CorpusRef(store, corpus),
+                reason=reason,
+                row_ids=row_ids,
+                sources=source or [],
+                missing_ok=missing_ok,
+            )
         if as_json:
             _say_json(report)
             return

@@ -63,6 +63,7 @@ def stage_parameters(settings: PipelineConfig) -> Mapping[str, dict[str, Any]]:
         "pipeline": {"config": config},
         "ingest": store
         | gates
+        | speed
         | {"corpus": config["corpus"], "rows": config["rows"], "model": model},
         "index": store | gates | speed | names | {"config": config["indexing"]},
         "queries": store | speed | asked | {"rows": config["queries"]},
@@ -70,7 +71,7 @@ def stage_parameters(settings: PipelineConfig) -> Mapping[str, dict[str, Any]]:
         "release": store
         | gates
         | speed
-        | {"release": config["release"], "config": config["releasing"]},
+        | {"release": config["release"], "config": config["releasing"], "drift": config["drift"]},
         # needs no labels: a behaviour is planted in the rows
         "evaluate": {
             "config": {

@@ -40,6 +40,30 @@ def announce_release(ref: ReleaseRef) -> bool:
     return True
 
 
+def announce_by_command(ref: ReleaseRef, *, left: ReleaseRef | None = None) -> str:
+    """Emit the event of a release to which a command has moved ``latest``; no flow runs.
+
+    Args:
+        ref: The release.
+        left: What ``latest`` named before it was rolled back; None: a held release was accepted.
+
+    Returns:
+        For people: who was told, or why nobody was.
+    """
+    import httpx
+    from prefect.settings import PREFECT_API_URL
+
+    if not PREFECT_API_URL.value():
+        return "nobody: no Prefect server is set (PREFECT_API_URL)"
+    event = release_event(ref, left=left)
+    try:
+        _post(event)
+    except httpx.HTTPError as error:
+        return f"nobody: {PREFECT_API_URL.value()} cannot be reached ({error})"
+    note_announced(ref)
+    return f"flows that wait for {event.name}"
+
+
 def _post(event: ReleaseEvent) -> None:
     from prefect.client.orchestration import get_client
 

@@ -6,13 +6,21 @@ message gets an artifact of its own, which the run's page and the list of artifa
 
 from typing import Any
 
+from flows.run_rules import OutOfTimeError
+from storage.errors import BusyError, LeaseLostError
+from tasks.worker_errors import WorkersLostError
+
 KEPT = (
     "What was finished is kept: blocks of an index, committed batches, earlier releases. Start the "
     "run again once the cause is gone (Retry in the menu above, or a new run); it goes on there."
 )
 CAUSES = (
+    (BusyError, "Another run writes the same: nothing is wrong with either of them."),
+    (LeaseLostError, "Another run took over, because this one seemed to be dead."),
+    (OutOfTimeError, "The time limit of the settings is over."),
     (MemoryError, "The machine has too little memory for these settings."),
     (OSError, "The disk, the network or a file is the cause; two retries did not help."),
+    (WorkersLostError, "Worker processes are the cause; trying again here did not help."),
     (ValueError, "The settings or the data are the cause: nothing will change by itself."),
 )
 

@@ -5,12 +5,23 @@ from prefect import flow
 from flows.artifacts import leave_report, readable_bytes
 from flows.failure import explain_failure
 from flows.progress import FlowProgress
+from flows.run_rules import run_rules
 from storage.refs import CorpusRef, IndexRef
+from tasks.block_work import Sketched
 from tasks.config import IndexConfig, RuntimeConfig
-from tasks.prefect_tasks import calibrate_index, commit_index, plan_index, sketch_block
+from tasks.index_plan import IndexPlan
+from tasks.prefect_tasks import (
+    calibrate_index,
+    commit_index,
+    plan_index,
+    sketch_block,
+    sketch_blocks,
+)
+from tasks.progress import Progress
 from tasks.quality_config import SHIPPED, QualityConfig
 from tasks.signatures import IndexReport, writing_index
 from tasks.stage_config import Name
+from tasks.workers import Workers, open_workers
 
 
 @flow(name="index", flow_run_name="index-{index}", on_failure=[explain_failure])
@@ -24,24 +35,31 @@ def index(
 ) -> IndexReport:
     """Give every row of the corpus its signature; rows that have one are not read again.
 
-    A killed run starts again where it stopped: finished blocks are kept.
+    A run that was killed, cancelled or timed out starts again where it stopped: finished blocks
+    are kept.
 
     Args:
         store: Folder of the store.
         corpus: Name of the corpus to index.
         index: Name of the index; made if missing, appended to if its settings are the same.
         config: Model, signature and block size: the identity of the index.
-        runtime: Device and sizes that change speed only.
+        runtime: Device, sizes and number of processes, which change speed only, and how long the
+            run may wait and take.
         quality: Where the suites of the quality gates are.
     """
     ref = IndexRef(store, index)
-    with writing_index(ref), FlowProgress("index") as progress:
+    with (
+        run_rules(runtime),
+        writing_index(ref),
+        FlowProgress("index") as progress,
+        open_workers(runtime) as workers,
+    ):
         rows = CorpusRef(store, corpus)
-        calibrate_index(ref, rows, config, runtime)
-        plan = plan_index(ref, rows, config, runtime)
+        calibrate_index(ref, rows, config, runtime, workers)
+        plan = plan_index(ref, rows, config, runtime, workers)
         progress.start(total=plan.n_missing_rows, unit="rows")
-        blocks = [sketch_block(plan, block, progress=progress) for block in plan.blocks]
-        report: IndexReport = commit_index(plan, blocks, quality)
+        sketched = _sketched(plan, workers, progress)
+        report: IndexReport = commit_index(plan, sketched.reports, quality, sketched.warnings)
     leave_report(
         "index",
         title=f"index {index}: {report.n_rows:,} rows",
@@ -56,12 +74,21 @@ def index(
             **calibration_facts(report),
             "predicted memory": readable_bytes(report.predicted_bytes),
             "device": report.device,
+            "processes": report.n_processes,
             "number format": report.dtype,
         },
         links={"index": report.path, "Data Docs": report.data_docs},
         warnings=report.warnings,
     )
     return report
+
+
+def _sketched(plan: IndexPlan, workers: Workers, progress: Progress) -> Sketched:
+    """Sketch the blocks: a task each in this process, one task for all that others do."""
+    if workers.alone:
+        return Sketched([sketch_block(plan, block, progress=progress) for block in plan.blocks])
+    sketched: Sketched = sketch_blocks(plan, workers, progress=progress)
+    return sketched
 
 
 def calibration_facts(report: IndexReport) -> dict[str, object]:

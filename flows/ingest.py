@@ -5,8 +5,9 @@ from prefect import flow
 from flows.artifacts import leave_report
 from flows.failure import explain_failure
 from flows.progress import FlowProgress
+from flows.run_rules import run_rules
 from storage.refs import CorpusRef
-from tasks.config import ModelConfig, RowsConfig
+from tasks.config import ModelConfig, RowsConfig, RuntimeConfig
 from tasks.corpus import IngestReport
 from tasks.prefect_tasks import ingest_rows
 from tasks.quality_config import SHIPPED, QualityConfig
@@ -20,6 +21,7 @@ def ingest(
     corpus: Name = "main",
     model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
     quality: QualityConfig = SHIPPED,
+    runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008 - frozen
 ) -> IngestReport:
     """Read training rows into a corpus; the failing ones go to quarantine, with reasons.
 
@@ -29,8 +31,9 @@ def ingest(
         corpus: Name of the corpus that the batch is added to.
         model: Its tokenizer counts tokens and renders chats.
         quality: Where the suites of the quality gates are.
+        runtime: How long the run may wait for another one, and take.
     """
-    with FlowProgress("ingest") as progress:
+    with run_rules(runtime), FlowProgress("ingest") as progress:
         report: IngestReport = ingest_rows(
             CorpusRef(store, corpus), rows, model, quality=quality, progress=progress
         )

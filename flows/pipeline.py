@@ -10,6 +10,7 @@ from flows.index import index
 from flows.ingest import ingest
 from flows.queries import queries
 from flows.release import release
+from flows.run_rules import run_rules
 from flows.score import score
 from storage.refs import CorpusRef, IndexRef
 from tasks.config import PipelineConfig
@@ -18,7 +19,8 @@ from tasks.index_generation import index_for, make_current
 from tasks.queries import QuerySetReport
 from tasks.release import ReleaseReport
 from tasks.release_config import TopK
-from tasks.report_cost import costs_of
+from tasks.release_drift import ReleaseHeld
+from tasks.report_cost import StageCost, costs_of
 from tasks.scoring import ScoreReport
 from tasks.signatures import IndexReport
 from tasks.suite_expectations import require_suites
@@ -73,8 +75,9 @@ def pipeline(config: PipelineConfig) -> PipelineReport:
     """
     store, quality = config.store, config.quality
     require_suites(quality)
-    ingested = ingest(config.rows, store, config.corpus, config.indexing.model, quality)
-    made = release_rows(config, ingested)
+    with run_rules(config.runtime):
+        ingested = ingest(config.rows, store, config.corpus, config.indexing.model, quality)
+        made = release_rows(config, ingested)
     report = PipelineReport(
         made.index, made.queries, made.score, made.release, made.also, ingest=ingested
     )
@@ -116,6 +119,7 @@ def release_rows(
 
     Raises:
         ValueError: The settings ask for more rows than there are.
+        ReleaseHeld: A release drifted beyond a limit; all of them are published, that one is held.
     """
     store, runtime, quality = config.store, config.runtime, config.quality
     require_rows(CorpusRef(store, config.corpus), _wanted_rows(config))
@@ -132,12 +136,33 @@ def release_rows(
         scoring = scoring.model_copy(update={"full_matrix": True})
     scored = score(store, config.index, config.query_set, scoring, runtime, version, quality)
     costs = costs_of(ingest=ingested, index=indexed, queries=queried, score=scored)
-    also = {
-        name: release(scored.ref.scores_id, store, name, settings, quality, runtime, costs)
-        for name, settings in config.releases.items()
-    }
+    also = _release_all(config, scored.ref.scores_id, costs)
     released = also.pop(config.release)
     return MadeReport(indexed, queried, scored, released, also, replaced)
+
+
+def _release_all(
+    config: PipelineConfig, scores_id: str, costs: tuple[StageCost, ...]
+) -> dict[str, ReleaseReport]:
+    """Make every release; one that is held keeps none of the others from being published."""
+    made, held = {}, []
+    for name, settings in config.releases.items():
+        try:
+            made[name] = release(
+                scores_id,
+                config.store,
+                name,
+                settings,
+                config.quality,
+                config.runtime,
+                costs,
+                config.drift,
+            )
+        except ReleaseHeld as error:
+            held.append(str(error))
+    if held:
+        raise ReleaseHeld("\n\n".join(held))
+    return made
 
 
 def _wanted_rows(config: PipelineConfig) -> dict[str, int]:

@@ -4,6 +4,7 @@ from prefect import flow
 
 from flows.artifacts import leave_report
 from flows.failure import explain_failure
+from flows.run_rules import run_rules
 from storage.refs import IndexRef
 from tasks.config import RowsConfig, RuntimeConfig
 from tasks.prefect_tasks import make_query_set
@@ -28,7 +29,9 @@ def queries(
         index: Name of the index whose model and sketch are used.
         runtime: Device and sizes that change speed only.
     """
-    report: QuerySetReport = make_query_set(store, query_set, IndexRef(store, index), rows, runtime)
+    ref = IndexRef(store, index)
+    with run_rules(runtime):
+        report: QuerySetReport = make_query_set(store, query_set, ref, rows, runtime)
     leave_report(
         "queries",
         title=f"query set {query_set}: {report.n_queries:,} queries",

@@ -9,6 +9,7 @@ from prefect.states import Completed
 from flows.artifacts import leave_report, readable_bytes
 from flows.failure import explain_failure
 from flows.progress import FlowProgress
+from flows.run_rules import run_rules
 from tasks.config import PipelineConfig
 from tasks.refresh import (
     IntakeReport,
@@ -56,8 +57,9 @@ def refresh(config: PipelineConfig) -> Any:
     Args:
         config: Everything the path needs; only rows and queries have no default.
     """
-    outlook = look(config)
-    report = nothing_new(outlook) if outlook.nothing else _refreshed(config)
+    with run_rules(config.runtime):
+        outlook = look(config)
+        report = nothing_new(outlook) if outlook.nothing else _refreshed(config)
     _leave_report(report)
     if report.intake is not None:
         require_no_refusal(config, report.intake)

@@ -5,6 +5,7 @@ from prefect import flow
 from flows.artifacts import leave_report
 from flows.failure import explain_failure
 from flows.progress import FlowProgress
+from flows.run_rules import run_rules
 from storage.refs import IndexRef, QuerySetRef
 from tasks.config import RuntimeConfig, ScoreConfig
 from tasks.prefect_tasks import score_rows
@@ -31,14 +32,14 @@ def score(  # noqa: PLR0913 - what a flow takes is its run form
         index: Name of the index.
         query_set: Name of the query set.
         config: Rows kept for each query, and whether every score is kept.
-        runtime: Scheduler and workers.
+        runtime: Scheduler and workers, and how long the run may wait and take.
         version: Version of the query set; empty: the latest.
         quality: Where the suites of the quality gates are.
     """
     queries = (
         QuerySetRef(store, query_set, version) if version else latest_query_set(store, query_set)
     )
-    with FlowProgress("score") as progress:
+    with run_rules(runtime), FlowProgress("score") as progress:
         report: ScoreReport = score_rows(
             IndexRef(store, index), queries, config, runtime, quality=quality, progress=progress
         )

@@ -29,6 +29,8 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 QUICK = {
     # seconds between a click and the start of a run; Prefect's defaults are 10 and 60
     "PREFECT_WORKER_QUERY_SECONDS": "2",
+    # a cancellation comes as an event, at once; where that is lost, it is asked for; default 120
+    "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "10",
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "15",
     # slots of a concurrency limit survive a restart of the server
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (

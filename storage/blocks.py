@@ -139,7 +139,7 @@ class SignatureBlocks:
         (self.folder / RECORDS).mkdir()
 
     def reserve(self, n_rows: int) -> None:
-        """Make room for ``n_rows`` and clear what killed writers left; under the index's lock.
+        """Make room for ``n_rows`` and clear what killed writers left; under the index's lease.
 
         Raises:
             StorageError: A folder in the index is a symbolic link.

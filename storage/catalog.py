@@ -32,6 +32,7 @@ from storage.layout import (
     TOMBSTONE_FORMAT,
 )
 from storage.manifests import FORMAT_VERSION, created_at, read_manifest, require_format
+from storage.roots import store_folder
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,13 @@ def open_store(root: str | Path, *, create: bool = False) -> Path:
         FormatVersionError: A newer or another program made it.
         StorageError: The folder cannot be written.
     """
-    folder = Path(root)
+    folder = store_folder(root)
     marker = folder / STORE_FILE
     if create and not marker.is_file():
         _create_store(folder, marker)
     if not marker.is_file():
         raise NotFoundError(
-            f"{folder} is not a RISE store (it has no {STORE_FILE}). "
+            f"{root} is not a RISE store (it has no {STORE_FILE}). "
             "Check the path, or ingest some rows, which makes the store."
         )
     require_format(read_json(marker), STORE_FORMAT, marker)

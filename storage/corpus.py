@@ -4,10 +4,9 @@ A row's place in the corpus is its place in the batches laid end to end; batches
 appended, so a place never changes. Reading touches only the columns and row groups it needs.
 """
 
-import shutil
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +18,11 @@ import pyarrow.compute as pc
 from storage import rows as tables
 from storage.catalog import batch_folders, open_store
 from storage.errors import NotFoundError, StorageError
-from storage.files import exclusive_lock, publish, remove_partials
+from storage.files import remove_folder, remove_partials
+from storage.guards import corpus_guard
 from storage.layout import (
     BATCH_FILE,
     BATCH_FORMAT,
-    LOCK_FILE,
     REFUSED_FILE,
     REFUSED_FORMAT,
     batches_folder,
@@ -31,8 +30,10 @@ from storage.layout import (
     corpus_folder,
     refused_folder,
 )
+from storage.lease import Lease
 from storage.manifests import describe_file, file_problems, read_manifest, write_manifest
 from storage.refs import BatchRef, CorpusRef
+from storage.roots import fetched
 from storage.staged import StagedWriter
 
 REJECTED_FILE = "rejected.parquet"
@@ -97,7 +98,7 @@ class Corpus:
         """
         open_store(ref.root)
         self.ref = ref
-        self._folders = _batch_folders(ref)
+        self._folders = {name: fetched(path) for name, path in _batch_folders(ref).items()}
         self._files: dict[str, list[dict[str, Any]]] = {}
         if not self._folders:
             raise NotFoundError(
@@ -121,7 +122,7 @@ class Corpus:
 
     def folder(self, batch_id: str) -> Path:
         """Return the folder of a batch, where ``quality/`` is."""
-        return self._folder(batch_id)
+        return fetched(self._folder(batch_id), reports=True)
 
     def rejected(self, batch_id: str) -> pa.Table:
         """Return the quarantine of a batch (REJECTED_SCHEMA)."""
@@ -232,6 +233,14 @@ class Corpus:
         """
         return self._locate([row_id], None)[row_id]
 
+    def places(self, row_id: str) -> list[RowLocation]:
+        """Return every place of a row, of its newest version first; empty when there is none."""
+        found = []
+        for part in reversed(self._parts(None)):
+            at = tables.find_values(part.path, "row_id", [row_id])
+            found += _locations(part, sorted(at.values()))
+        return found
+
     def find_source(self, source: str, line: int) -> list[RowLocation]:
         """Return the rows that came from one line of one source; empty when there are none."""
         found = []
@@ -297,7 +306,7 @@ class Corpus:
 
 
 class BatchWriter(StagedWriter):
-    """Writes one batch; holds the corpus's lock from entering to leaving the ``with`` block.
+    """Writes one batch; holds the corpus's lease from entering to leaving the ``with`` block.
 
     Without `commit` or `refuse` nothing stays.
     """
@@ -339,7 +348,7 @@ class BatchWriter(StagedWriter):
         batches = batches_folder(self._corpus)
         sequence = 1 + max((number for number, _, _ in batch_folders(batches)), default=0)
         self._write(BATCH_FILE, BATCH_FORMAT, {**manifest, "sequence": sequence})
-        publish(self.staging, batches / f"{sequence:04d}-{self.ref.batch_id}")
+        self._publish(batches / f"{sequence:04d}-{self.ref.batch_id}")
         return self.ref
 
     def refuse(self, manifest: Mapping[str, Any]) -> Path:
@@ -353,17 +362,18 @@ class BatchWriter(StagedWriter):
         self._write(REFUSED_FILE, REFUSED_FORMAT, manifest)
         final = refused_folder(self.ref)
         final.parent.mkdir(parents=True, exist_ok=True)
+        self._lease.check()
         if final.exists():
             # A kill between the two steps loses an old report, never rows.
-            shutil.rmtree(final)
-        publish(self.staging, final)
+            remove_folder(final)
+        self._publish(final)
         return final
 
-    def _begin(self, stack: ExitStack) -> None:
-        corpus = corpus_folder(self._corpus)
-        lock = exclusive_lock(corpus / LOCK_FILE, what=f"corpus {self.ref.corpus!r}")
-        stack.enter_context(lock)
-        remove_partials(corpus / "refused")
+    def _hold(self) -> AbstractContextManager[Lease]:
+        return corpus_guard(self._corpus).hold()
+
+    def _begin(self) -> None:
+        remove_partials(corpus_folder(self._corpus) / "refused")
 
     def _write(self, file_name: str, kind: str, manifest: Mapping[str, Any]) -> None:
         rejected = pa.concat_tables([tables.REJECTED_SCHEMA.empty_table(), *self._rejected])

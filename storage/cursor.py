@@ -19,21 +19,22 @@ from storage.catalog import open_store
 from storage.errors import CorruptionError, NotFoundError
 from storage.files import (
     digest,
-    exclusive_lock,
     publish_file,
     remove_durably,
     remove_partials,
     short_id,
 )
+from storage.guards import inbox_guard
 from storage.layout import (
     INBOX_FILE_FORMAT,
     INBOX_NOTE_FORMAT,
-    LOCK_FILE,
     check_name,
     inbox_folder,
 )
+from storage.lease import Lease
 from storage.manifests import read_manifest, write_manifest
 from storage.refs import CorpusRef
+from storage.roots import fetched
 
 State = Literal["taking", "taken", "refused", "duplicate"]
 """What became of the newest bytes: somebody began to take them and may have been killed; their rows
@@ -96,24 +97,23 @@ class Cursor:
         self.ref = ref
         self._folder = inbox_folder(ref)
         self._entries = self._read()
+        self._lease: Lease | None = None
 
     @contextmanager
     def taking(self) -> Iterator[None]:
-        """Hold the lock of whoever takes files, and clear what killed ones left.
+        """Hold the lease of whoever takes files, and clear what killed ones left.
 
         Raises:
             BusyError: Somebody else takes files.
         """
         open_store(self.ref.root, create=True)
-        with exclusive_lock(self._folder / LOCK_FILE, what=f"inbox of {self.ref.corpus!r}"):
-            self._entries = self._read()
-            for folder in (self._folder, self._folder / "files", self._folder / "listings"):
-                remove_partials(folder)
-            named = {entry.listing for entry in self._entries.values()}
-            for path in (self._folder / "listings").glob("*.parquet"):
-                if path.name not in named:
-                    remove_durably(path)
-            yield
+        with inbox_guard(self.ref).hold() as lease:
+            self._lease = lease
+            try:
+                self._clear()
+                yield
+            finally:
+                self._lease = None
 
     @property
     def entries(self) -> dict[str, CursorEntry]:
@@ -130,6 +130,7 @@ class Cursor:
             raise ValueError(f"a state is one of {get_args(State)}, got {entry.state!r}.")
         if entry == self._entries.get(entry.name):
             return
+        self._check()
         write_manifest(self._entry_path(entry.name), INBOX_FILE_FORMAT, asdict(entry))
         before = self._entries.get(entry.name)
         self._entries[entry.name] = entry
@@ -148,6 +149,7 @@ class Cursor:
             name: The file.
             outlived: Rows that came with it live on; its name joins `departed`.
         """
+        self._check()
         names = self.departed | {name} if outlived else self.departed - {name}
         if names != self.departed:
             self.write_note(DEPARTED_NOTE, {"names": sorted(names)})
@@ -207,8 +209,23 @@ class Cursor:
         if self.note(name) != value:
             write_manifest(self._note_path(name), INBOX_NOTE_FORMAT, value)
 
+    def _clear(self) -> None:
+        """Read the entries anew, and clear what killed processes left."""
+        self._entries = self._read()
+        for folder in (self._folder, self._folder / "files", self._folder / "listings"):
+            remove_partials(folder)
+        named = {entry.listing for entry in self._entries.values()}
+        for path in (self._folder / "listings").glob("*.parquet"):
+            if path.name not in named:
+                remove_durably(path)
+
+    def _check(self) -> None:
+        if self._lease is not None:  # else nobody takes files: an entry is put there by hand
+            self._lease.check()
+
     def _read(self) -> dict[str, CursorEntry]:
-        found = [_read_entry(path) for path in sorted((self._folder / "files").glob("*.json"))]
+        files = fetched(self._folder) / "files"
+        found = [_read_entry(path) for path in sorted(files.glob("*.json"))]
         return {entry.name: entry for entry in found}
 
     def _entry_path(self, name: str) -> Path:

@@ -6,7 +6,8 @@ StorageError
 ├── CorruptionError                                checksum, size or shape does not hold
 ├── IncompleteError                                started, not finished: run it again
 ├── MismatchError        (also ValueError)         two artifacts that do not belong together
-└── BusyError                                      another process holds the lock
+├── BusyError                                      another process holds the lease
+└── LeaseLostError                                 this process held it, and holds it no more
 """
 
 from collections.abc import Mapping
@@ -46,12 +47,21 @@ class MismatchError(StorageError, ValueError):
         self, what: str, differences: list[tuple[str, object, object]], remedy: str
     ) -> None:
         self.differences = differences
+        self._parts = (what, differences, remedy)
         lines = [f"  {name}: expected {want!r}, found {got!r}" for name, want, got in differences]
         super().__init__("\n".join([f"{what}:", *lines, remedy]))
+
+    def __reduce__(self) -> tuple[type["MismatchError"], tuple[Any, ...]]:
+        """Make it again from its parts where a worker process raised it."""
+        return type(self), self._parts
 
 
 class BusyError(StorageError):
     """Another process is writing the same artifact."""
+
+
+class LeaseLostError(StorageError):
+    """A lease passed on to another process while this one gave no sign of life."""
 
 
 def flat_differences(

@@ -12,6 +12,7 @@ locked for as long as its process lives, and whatever makes or deletes entries t
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -19,15 +20,21 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, Literal, NoReturn, Protocol
 
 from storage.errors import BusyError, CorruptionError, NotFoundError, StorageError
+from storage.mirror import PARTIAL_SUFFIX
+from storage.roots import alone, publish_bytes, publish_link, publishing, unpublish
 
 ID_HEX_DIGITS = 16
 """Length of an artifact id: 64 bits of a sha256, in hexadecimal."""
 
-PARTIAL_SUFFIX = ".partial"
-"""Ending of files and folders that are not finished; anything with it may be deleted."""
+
+class Readable(Protocol):
+    """A file that can be opened: a path, or something at a URL."""
+
+    def open(self, mode: Literal["rb"]) -> io.BufferedReader:
+        """Open it for reading bytes."""
 
 
 def canonical_json(value: Any) -> bytes:
@@ -51,7 +58,7 @@ def short_id(value: Any) -> str:
     return digest(value)[:ID_HEX_DIGITS]
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: Readable) -> str:
     """Return the sha256 of a file's bytes, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -79,11 +86,14 @@ def publish_file(path: Path, write: Callable[[Path], None]) -> None:
         write(partial)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
+        publish_bytes(partial, path)
         partial.replace(path)
         sync_folder(path.parent)
-    except OSError as error:
+    except (OSError, StorageError) as error:
         with suppress(OSError):
             partial.unlink()
+        if isinstance(error, StorageError):
+            raise
         raise_explained(error, path)
 
 
@@ -152,7 +162,8 @@ def publish(staging: Path, final: Path) -> None:
     with folder_guard(final.parent):
         if final.exists():
             raise FileExistsError(f"{final} is already published and is never overwritten.")
-        staging.rename(final)
+        with publishing(staging, final):
+            staging.rename(final)
     sync_folder(final.parent)
 
 
@@ -175,6 +186,7 @@ def published_folder(final: Path) -> Iterator[Path]:
 def point_to(link: Path, target_name: str) -> None:
     """Make ``link`` a relative symbolic link to its sibling ``target_name``, atomically."""
     try:
+        publish_link(link, target_name)
         with folder_guard(link.parent):
             partial = _partial_name(link)
             partial.symlink_to(target_name, target_is_directory=True)
@@ -187,8 +199,15 @@ def point_to(link: Path, target_name: str) -> None:
 def remove_durably(path: Path) -> None:
     """Delete a file, if it is there, so that it stays deleted after a power cut."""
     if path.exists():
+        unpublish(path)
         path.unlink()
         sync_folder(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a published folder; a kill on the way leaves a part of it."""
+    unpublish(path)
+    shutil.rmtree(path)
 
 
 def remove_partials(folder: Path) -> int:
@@ -278,7 +297,8 @@ def waiting_lock(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open_own(path) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        with alone(path, what=f"{path.parent.name}, for a moment,"):
+            yield
 
 
 def raise_explained(error: OSError, path: Path) -> NoReturn:

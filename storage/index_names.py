@@ -12,6 +12,7 @@ from storage.errors import NotFoundError
 from storage.layout import INDEX_FILE, INDEX_FORMAT, check_name, index_folder, without_links
 from storage.manifests import read_manifest, write_manifest
 from storage.refs import IndexRef
+from storage.roots import store_folder
 
 CURRENT_FOLDER = ".current"
 POINTER_FORMAT = "rise-index-pointer"
@@ -60,7 +61,7 @@ def switch_index(ref: IndexRef, to: IndexRef) -> None:
 
 def index_names(root: str, folders: list[Path]) -> Iterator[tuple[str, Path]]:
     """Yield the name by which each index is read, and its folder."""
-    current = Path(root) / "indexes" / CURRENT_FOLDER
+    current = store_folder(root) / "indexes" / CURRENT_FOLDER
     names = sorted(path.stem for path in current.glob("[!.]*.json"))
     meant = {name: _pointed(root, name) for name in names}
     by_folder = {folder: name for name, folder in meant.items()}
@@ -74,7 +75,7 @@ def index_names(root: str, folders: list[Path]) -> Iterator[tuple[str, Path]]:
 
 
 def _pointer(root: str, name: str) -> Path:
-    return without_links(Path(root), "indexes", CURRENT_FOLDER, f"{name}.json")
+    return without_links(store_folder(root), "indexes", CURRENT_FOLDER, f"{name}.json")
 
 
 def _pointed(root: str, name: str) -> str | None:

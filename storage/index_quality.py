@@ -4,7 +4,6 @@ Numbers that were measured of each block, tied to the bytes of its shard, and th
 the numbers that the next run is compared with.
 """
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from storage.blocks import SignatureBlocks
 from storage.errors import CorruptionError, IncompleteError, NotFoundError
-from storage.files import publish, staging_folder
+from storage.files import publish, remove_folder, staging_folder
 from storage.layout import (
     QUALITY_FILE,
     QUALITY_FOLDER,
@@ -27,7 +26,7 @@ from storage.signatures import SignatureIndex
 
 
 class IndexQuality:
-    """The notes beside one index; write them under its lock.
+    """The notes beside one index; write them under its lease.
 
     Attributes:
         docs: Folder of the quality report of the last verdict.
@@ -91,7 +90,7 @@ class IndexQuality:
         with staging_folder(self.docs) as staging:
             yield staging
             if self.docs.exists():
-                shutil.rmtree(self.docs)  # a kill between the two steps loses a report, never more
+                remove_folder(self.docs)  # a kill between the two steps loses a report, never more
             publish(staging, self.docs)
 
     def _statistics(self, block: int) -> Path:

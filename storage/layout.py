@@ -6,6 +6,7 @@ from pathlib import Path
 
 from storage.errors import StorageError
 from storage.refs import BatchRef, CorpusRef, IndexRef, QuerySetRef, ReleaseRef, ScoresRef
+from storage.roots import store_folder
 
 STORE_FILE, STORE_FORMAT = "rise-store.json", "rise-store"
 BATCH_FILE, BATCH_FORMAT = "batch.json", "rise-batch"
@@ -25,6 +26,7 @@ REFUSED = "refused"
 MOVES_FILE = "moves.jsonl"
 ANNOUNCED_FILE = "announced.json"
 LOCK_FILE = ".lock"
+LEASE_FILE = ".lease.json"
 MODEL_FILE, MODEL_FORMAT = "model.json", "rise-index-model"
 STATISTICS_FOLDER, STATISTICS_FORMAT = "statistics", "rise-block-statistics"
 QUALITY_FILE, QUALITY_FORMAT = "quality.json", "rise-index-quality"
@@ -80,7 +82,7 @@ def refuse_linked_folders(folder: Path) -> None:
 
 def corpus_folder(ref: CorpusRef) -> Path:
     """Return ``corpora/<corpus>``."""
-    return without_links(Path(ref.root), "corpora", check_name(ref.corpus, what="corpus"))
+    return without_links(store_folder(ref.root), "corpora", check_name(ref.corpus, what="corpus"))
 
 
 def batches_folder(ref: CorpusRef) -> Path:
@@ -106,12 +108,12 @@ def refused_folder(ref: BatchRef) -> Path:
 
 def index_folder(ref: IndexRef) -> Path:
     """Return ``indexes/<index>``."""
-    return without_links(Path(ref.root), "indexes", check_name(ref.index, what="index"))
+    return without_links(store_folder(ref.root), "indexes", check_name(ref.index, what="index"))
 
 
 def query_sets_folder(root: str, name: str) -> Path:
     """Return ``queries/<name>``, which holds every version of the set."""
-    return without_links(Path(root), "queries", check_name(name, what="query set"))
+    return without_links(store_folder(root), "queries", check_name(name, what="query set"))
 
 
 def query_set_folder(ref: QuerySetRef) -> Path:
@@ -123,17 +125,19 @@ def query_set_folder(ref: QuerySetRef) -> Path:
 def refused_scores_folder(ref: ScoresRef) -> Path:
     """Return ``refused/scores/<scores_id>``."""
     scores_id = check_name(ref.scores_id, what="scores id")
-    return without_links(Path(ref.root), "refused", "scores", scores_id)
+    return without_links(store_folder(ref.root), "refused", "scores", scores_id)
 
 
 def scores_folder(ref: ScoresRef) -> Path:
     """Return ``scores/<scores_id>``."""
-    return without_links(Path(ref.root), "scores", check_name(ref.scores_id, what="scores id"))
+    return without_links(
+        store_folder(ref.root), "scores", check_name(ref.scores_id, what="scores id")
+    )
 
 
 def releases_folder(root: str, name: str) -> Path:
     """Return ``releases/<name>``, which holds every release of that name."""
-    return without_links(Path(root), "releases", check_name(name, what="release"))
+    return without_links(store_folder(root), "releases", check_name(name, what="release"))
 
 
 def release_folder(ref: ReleaseRef) -> Path:

@@ -3,19 +3,22 @@
 Nothing is recorded for this alone: every artifact's manifest names what it was made from.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+
 from storage.catalog import open_store, published_folders
-from storage.corpus import Corpus, RowLocation
+from storage.corpus import REJECTED_FILE, Corpus, RowLocation
 from storage.errors import NotFoundError
 from storage.index_names import index_names
 from storage.layout import INDEX_FILE, INDEX_FORMAT, ROWS_FILE, ROWS_FORMAT
 from storage.manifests import read_manifest
 from storage.refs import CorpusRef, ReleaseRef, ScoresRef
 from storage.releases import Release, all_releases, open_release
+from storage.roots import fetched, store_folder
+from storage.rows import read_table
 from storage.scores import Scores
 from storage.tombstones import Tombstones
 
@@ -25,8 +28,8 @@ class LineageStep:
     """One station of a row.
 
     Args:
-        kind: ``source``, ``rejected``, ``row``, ``batch``, ``tombstone``, ``index``, ``scores`` or
-            ``release``.
+        kind: ``source``, ``rejected``, ``row``, ``batch``, ``tombstone``, ``index``, ``scores``,
+            ``release`` or ``dropped`` (something kept it out of a release).
         id: ``path:line`` of a source, else the id of the artifact or row.
         detail: Where in the artifact the row is, and what the artifact says of it.
     """
@@ -38,6 +41,8 @@ class LineageStep:
 
 def walk_back(root: str, row_id: str, *, release: ReleaseRef | None = None) -> list[LineageStep]:
     """Return a row's stations from its source line to the releases that hold it.
+
+    A row that changed has a source line for each version; the newest comes first.
 
     Args:
         root: The store.
@@ -79,7 +84,8 @@ def walk_forward(root: str, *, source: str, line: int) -> list[LineageStep]:
     for corpus in _corpora(root):
         for place in corpus.find_source(source, line):
             steps += _stations(root, corpus, place, None)
-        steps += _rejections(corpus, f"{source}:{line}")
+    for name in _corpus_names(root):
+        steps += _rejections(root, name, f"{source}:{line}")
     if not steps:
         raise NotFoundError(
             f"nothing in {root} came from {source}:{line}. Give the source as `rise ls` and the "
@@ -91,25 +97,48 @@ def walk_forward(root: str, *, source: str, line: int) -> list[LineageStep]:
 def _stations(
     root: str, corpus: Corpus, place: RowLocation, only: ReleaseRef | None
 ) -> Iterator[LineageStep]:
+    """Yield the stations of one version of a row."""
     row = place.row
+    releases = [
+        release
+        for release in (open_release(ref) for ref in all_releases(root) if only in (None, ref))
+        if _is_of(release.manifest.get("lineage", {}), corpus)
+    ]
+    if only is not None and not any(_holds(release, place) for release in releases):
+        return
     yield LineageStep("source", f"{row.source}:{row.source_line}", {"line": row.source_line})
     about = {"n_tokens": row.n_tokens, "content_hash": row.content_hash, "label": row.label}
     yield LineageStep("row", row.row_id, about)
     yield _batch_step(corpus, place)
     yield from _tombstone_steps(corpus, place)
-    releases = [open_release(ref) for ref in all_releases(root) if only in (None, ref)]
     needed = None if only is None else {release.manifest["scores_id"] for release in releases}
+    scores = [
+        one
+        for one in _scores_of(root, corpus, place)
+        if needed is None or one.ref.scores_id in needed
+    ]
     for index, header in _indexes_of(root, corpus, place.batch_id):
-        scores = [
-            item
-            for item in _scores_of(root, header["index_id"], place)
-            if needed is None or item.ref.scores_id in needed
-        ]
-        if needed is None or scores:
+        mine = [one for one in scores if one.manifest["index_id"] == header["index_id"]]
+        if needed is None or mine:
             yield _index_step(index, header, place)
-        for item in scores:
-            yield _scores_step(item, row.row_id)
-            yield from _release_steps(releases, item, row.row_id)
+        for one in mine:
+            scores.remove(one)
+            yield from _scores_steps(one, releases, corpus, place)
+    for one in scores:  # their index was deleted since
+        yield from _scores_steps(one, releases, corpus, place)
+    for release in releases:  # and of these, the scores
+        yield from _release_steps(release, place)
+
+
+def _scores_steps(
+    scores: Scores, releases: list[Release], corpus: Corpus, place: RowLocation
+) -> Iterator[LineageStep]:
+    """Yield scores and the releases made of them, which are then taken from ``releases``."""
+    yield _scores_step(scores, corpus, place)
+    for release in list(releases):
+        if release.manifest["scores_id"] == scores.ref.scores_id:
+            releases.remove(release)
+            yield from _release_steps(release, place)
 
 
 def _batch_step(corpus: Corpus, place: RowLocation) -> LineageStep:
@@ -125,7 +154,7 @@ def _batch_step(corpus: Corpus, place: RowLocation) -> LineageStep:
 
 
 def _tombstone_steps(corpus: Corpus, place: RowLocation) -> Iterator[LineageStep]:
-    for record in Tombstones(corpus.ref).find(place.row.row_id):
+    for record in Tombstones(corpus.ref).at(place.batch_id, place.position_in_batch):
         detail = {"kind": record.kind, "reason": record.reason, "time": record.time}
         yield LineageStep("tombstone", record.record_id, detail)
 
@@ -136,57 +165,77 @@ def _index_step(index: str, header: dict[str, Any], place: RowLocation) -> Linea
     return LineageStep("index", header["index_id"], detail)
 
 
-def _scores_step(scores: Scores, row_id: str) -> LineageStep:
+def _scores_step(scores: Scores, corpus: Corpus, place: RowLocation) -> LineageStep:
     manifest = scores.manifest
+    batches = manifest["batches"]
+    before = batches[: batches.index(place.batch_id)]
+    position = sum(int(corpus.manifest(batch)["n_rows"]) for batch in before)
     detail = {
         "index": manifest["index"],
         "query_set": manifest["query_set"],
         "query_set_version": manifest["query_set_version"],
-        "value": scores.value_of(row_id),
+        "value": scores.value_at(position + place.position_in_batch),
     }
     return LineageStep("scores", scores.ref.scores_id, detail)
 
 
-def _release_steps(releases: list[Release], scores: Scores, row_id: str) -> Iterator[LineageStep]:
-    for release in releases:
-        if release.manifest["scores_id"] != scores.ref.scores_id:
-            continue
-        row = release.find(row_id)
-        if row is not None:
-            detail = {
-                "name": release.ref.name,
-                "rank": row["rank"],
-                "score": row["score"],
-                "lineage_id": row["lineage_id"],
-            }
-            yield LineageStep("release", release.ref.release_id, detail)
+def _release_steps(release: Release, place: RowLocation) -> Iterator[LineageStep]:
+    name, release_id = release.ref.name, release.ref.release_id
+    row = _holds(release, place)
+    if row is not None:
+        detail = {key: row[key] for key in ("rank", "score", "lineage_id")}
+        yield LineageStep("release", release_id, {"name": name, **detail})
+    dropped = release.find_dropped(place.row.row_id)
+    if dropped is not None and dropped["lineage_id"] == _lineage_id(place):
+        detail = {key: dropped[key] for key in ("reason", "detail", "place", "score")}
+        yield LineageStep("dropped", release_id, {"name": name, **detail})
 
 
-def _rejections(corpus: Corpus, location: str) -> Iterator[LineageStep]:
-    for batch in Corpus.batches(corpus.ref):
-        for record in corpus.rejected(batch.batch_id).to_pylist():
-            if record["location"] == location:
-                detail = {"reason": record["reason"], "batch_id": batch.batch_id}
-                yield LineageStep("rejected", location, detail)
+def _holds(release: Release, place: RowLocation) -> dict[str, Any] | None:
+    """Return the released row, if it is this version of it."""
+    row = release.find(place.row.row_id)
+    return row if row is not None and row["lineage_id"] == _lineage_id(place) else None
+
+
+def _lineage_id(place: RowLocation) -> str:
+    return f"{place.batch_id}:{place.position_in_batch}"
+
+
+def _is_of(about: Mapping[str, Any], corpus: Corpus) -> bool:
+    return bool(about.get("corpus", corpus.ref.corpus) == corpus.ref.corpus)
+
+
+def _rejections(root: str, name: str, location: str) -> Iterator[LineageStep]:
+    """Yield why a record is in no batch: rejected alone, or with the batch that was refused."""
+    ref = CorpusRef(root, name)
+    batches = Corpus.batches(ref)
+    quarantines = [("batch_id", one.batch_id, Corpus(ref).folder(one.batch_id)) for one in batches]
+    refused = published_folders(store_folder(root) / "corpora" / name / "refused")
+    quarantines += [("refused_batch", folder.name, fetched(folder)) for folder in refused]
+    for key, batch_id, folder in quarantines:
+        table = read_table(folder / REJECTED_FILE)
+        for reason in table.filter(pc.equal(table.column("location"), location))["reason"]:
+            yield LineageStep("rejected", location, {"reason": reason.as_py(), key: batch_id})
 
 
 def _places(root: str, row_id: str) -> Iterator[tuple[Corpus, RowLocation]]:
     for corpus in _corpora(root):
-        try:
-            yield corpus, corpus.locate(row_id)
-        except NotFoundError:
-            continue
+        for place in corpus.places(row_id):
+            yield corpus, place
+
+
+def _corpus_names(root: str) -> list[str]:
+    return [folder.name for folder in published_folders(store_folder(root) / "corpora")]
 
 
 def _corpora(root: str) -> list[Corpus]:
-    names = [folder.name for folder in published_folders(Path(root) / "corpora")]
-    refs = [CorpusRef(root, name) for name in names]
+    refs = [CorpusRef(root, name) for name in _corpus_names(root)]
     return [Corpus(ref) for ref in refs if Corpus.batches(ref)]
 
 
 def _indexes_of(root: str, corpus: Corpus, batch_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield name and header of each index whose committed state covers a batch."""
-    for name, folder in index_names(root, published_folders(Path(root) / "indexes")):
+    for name, folder in index_names(root, published_folders(store_folder(root) / "indexes")):
         state = folder / ROWS_FILE
         header = read_manifest(folder / INDEX_FILE, INDEX_FORMAT)
         if header["identity"].get("corpus") != corpus.ref.corpus or not state.exists():
@@ -195,11 +244,11 @@ def _indexes_of(root: str, corpus: Corpus, batch_id: str) -> Iterator[tuple[str,
             yield name, header
 
 
-def _scores_of(root: str, index_id: str, place: RowLocation) -> list[Scores]:
-    ids = [folder.name for folder in published_folders(Path(root) / "scores")]
+def _scores_of(root: str, corpus: Corpus, place: RowLocation) -> list[Scores]:
+    ids = [folder.name for folder in published_folders(store_folder(root) / "scores")]
     opened = [Scores.open(ScoresRef(root, scores_id)) for scores_id in ids]
     return [
         scores
         for scores in opened
-        if scores.manifest["index_id"] == index_id and place.batch_id in scores.manifest["batches"]
+        if _is_of(scores.manifest, corpus) and place.batch_id in scores.manifest["batches"]
     ]

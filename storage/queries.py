@@ -5,6 +5,7 @@ A version is published whole and never changes; ``latest`` is a link to the one 
 
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from storage.manifests import (
     write_manifest,
 )
 from storage.refs import QuerySetRef
+from storage.roots import fetched
 
 QUERIES_FILE = "queries.parquet"
 SIGNATURES_FILE = "signatures.npy"
@@ -47,8 +49,12 @@ class QuerySet:
     def __init__(self, ref: QuerySetRef, manifest: dict[str, Any]) -> None:
         """Use `open`."""
         self.ref = ref
-        self.folder = query_set_folder(ref)
         self.manifest = manifest
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where its files are; of a store at a URL they are fetched when this is first asked."""
+        return fetched(query_set_folder(self.ref))
 
     @staticmethod
     def write(

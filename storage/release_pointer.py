@@ -25,7 +25,7 @@ from storage.layout import ANNOUNCED_FILE, LATEST, LOCK_FILE, MOVES_FILE, releas
 from storage.refs import ReleaseRef
 from storage.releases import open_release, require_release
 
-Why = Literal["published", "asked again", "rolled back"]
+Why = Literal["published", "asked again", "rolled back", "accepted"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,16 @@ def mark_announced(ref: ReleaseRef) -> None:
     write_json(folder / ANNOUNCED_FILE, {"release_id": ref.release_id})
 
 
+def came_before(root: str, name: str) -> ReleaseRef:
+    """Return the release that was the latest before the present one was published.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    now = latest(root, name)
+    return ReleaseRef(root, name, _before(now, moves(root, name)))
+
+
 def roll_back(
     root: str,
     name: str,
@@ -110,8 +120,7 @@ def roll_back(
         NotFoundError: There is no such release, or none before the present one.
         CorruptionError: The release to go to is damaged; ``latest`` stays.
     """
-    now = latest(root, name)
-    target = ReleaseRef(root, name, to or _before(now, moves(root, name)))
+    target = came_before(root, name) if to is None else ReleaseRef(root, name, to)
     require_release(target)
     problems = open_release(target).verify()
     if problems:

@@ -1,7 +1,7 @@
 """How a release is written: shards as they come, tables beside them, the manifest last."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage import rows as tables
-from storage.files import publish, write_bytes, write_json
+from storage.files import write_bytes, write_json
+from storage.guards import release_guard
 from storage.layout import (
     RELEASE_FILE,
     RELEASE_FORMAT,
     refused_release_folder,
     release_folder,
 )
+from storage.lease import Lease
 from storage.manifests import describe_file, write_manifest
 from storage.refs import ReleaseRef
 from storage.release_pointer import mark_latest
@@ -49,7 +51,7 @@ class ReleaseWriter(StagedWriter):
     """
 
     def __init__(self, ref: ReleaseRef, *, jsonl: bool = False) -> None:
-        """Name the release; errors of the disk come on entering the ``with`` block.
+        """Name the release; `BusyError` and errors of the disk come on entering.
 
         Args:
             ref: What will be published.
@@ -108,12 +110,13 @@ class ReleaseWriter(StagedWriter):
         """Add a JSON file, such as ``statistics.json``."""
         write_json(self.staging / name, value)
 
-    def commit(self, manifest: Mapping[str, Any], card: str) -> ReleaseRef:
+    def commit(self, manifest: Mapping[str, Any], card: str, *, point: bool = True) -> ReleaseRef:
         """Publish the release and point ``latest`` to it; an id that exists is not written again.
 
         Args:
             manifest: What the caller wants to keep; must have LINEAGE_KEYS.
             card: The dataset card, Markdown with the YAML header of `datasets`.
+            point: Move ``latest``; else the caller decides, and does it with `mark_latest`.
 
         Raises:
             ValueError: No rows were added, or the manifest lacks a needed field.
@@ -125,10 +128,16 @@ class ReleaseWriter(StagedWriter):
             raise ValueError("a release needs at least one row, got none.")
         if not release_exists(self.ref):
             self._write(manifest, card)
-            with suppress(FileExistsError):  # another process was first with the same release
-                publish(self.staging, release_folder(self.ref))
-        mark_latest(self.ref, why="published")
+            # FileExistsError: whoever took the lease for expired was first, with the same release
+            with suppress(FileExistsError):
+                self._publish(release_folder(self.ref))
+        self._lease.check()
+        if point:
+            mark_latest(self.ref, why="published")
         return self.ref
+
+    def _hold(self) -> AbstractContextManager[Lease]:
+        return release_guard(self.ref.root, self.ref.name).hold()
 
     def refuse(self) -> Path:
         """Keep only the quality report, under ``refused/``; return its folder."""

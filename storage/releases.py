@@ -4,6 +4,7 @@ A release is immutable. `release_writer` makes one, `release_pointer` says which
 """
 
 from bisect import bisect_right
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from storage.hits import LEAKAGE_SCHEMA, PRIVACY_SCHEMA
 from storage.layout import QUALITY_FOLDER, RELEASE_FILE, RELEASE_FORMAT, release_folder
 from storage.manifests import file_problems, read_manifest
 from storage.refs import ReleaseRef
+from storage.roots import fetched, store_folder
 
 CARD_FILE = "README.md"
 DROPPED_FILE = "dropped.parquet"
@@ -28,8 +30,9 @@ STATISTICS_FILE = "statistics.json"
 REPORT_FILE = "report.html"
 ENVIRONMENT_FILE = "environment.json"
 COST_FILE = "cost.json"
+DRIFT_FILE = "drift.json"
 
-NOT_LISTED = (REPORT_FILE, ENVIRONMENT_FILE, COST_FILE, QUALITY_FOLDER)
+NOT_LISTED = (REPORT_FILE, ENVIRONMENT_FILE, COST_FILE, DRIFT_FILE, QUALITY_FOLDER)
 """What may differ between two machines that make the same release; no manifest lists it."""
 
 RELEASE_SCHEMA = pa.schema(
@@ -91,15 +94,22 @@ class Release:
 
     Attributes:
         manifest: What the writer was given, with ``n_rows`` and ``files``.
-        data_files: Its Parquet files of rows, in order.
     """
 
     def __init__(self, ref: ReleaseRef, manifest: dict[str, Any]) -> None:
         """Use `open_release`."""
         self.ref = ref
-        self.folder = release_folder(ref)
         self.manifest = manifest
-        self.data_files = self._files_in("data/")
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where its files are; of a store at a URL they are fetched when this is first asked."""
+        return fetched(release_folder(self.ref))
+
+    @cached_property
+    def data_files(self) -> list[Path]:
+        """Its Parquet files of rows, in order."""
+        return self._files_in("data/")
 
     def rows(self) -> pa.Table:
         """Return all rows (RELEASE_SCHEMA); `CorruptionError` when a file is damaged."""
@@ -138,6 +148,17 @@ class Release:
                 line = tables.read_positions(path, list(places.values()))
                 return self._ranked(line.column("rank")[0].as_py())
         return None if self._files_in("attributes/") else self._search(row_id)
+
+    def find_dropped(self, row_id: str) -> dict[str, Any] | None:
+        """Return the line of a row that was kept out (DROPPED_SCHEMA); None when it was not."""
+        for path in self._files_in(DROPPED_FILE):
+            places = tables.find_values(path, "row_id", [row_id])
+            if places:
+                line: dict[str, Any] = tables.read_positions(
+                    path, list(places.values())
+                ).to_pylist()[0]
+                return line
+        return None
 
     def verify(self, *, deep: bool = True) -> list[str]:
         """Compare the files with the manifest; one text for each problem."""
@@ -207,7 +228,7 @@ def require_release(ref: ReleaseRef) -> None:
 
 def all_releases(root: str) -> list[ReleaseRef]:
     """Return every release of the store, by name and id."""
-    named = published_folders(Path(root) / "releases")
+    named = published_folders(store_folder(root) / "releases")
     return [
         ReleaseRef(root, folder.name, release.name)
         for folder in named

@@ -1,8 +1,9 @@
 """Scores of one query set over one state of an index; published whole, never changed."""
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from storage import arrays
 from storage import rows as tables
 from storage.catalog import open_store, published_folders
 from storage.errors import NotFoundError, StorageError
-from storage.files import publish
+from storage.guards import scores_guard
 from storage.layout import (
     QUALITY_FOLDER,
     SCORES_FILE,
@@ -21,8 +22,10 @@ from storage.layout import (
     refused_scores_folder,
     scores_folder,
 )
+from storage.lease import Lease
 from storage.manifests import describe_file, file_problems, read_manifest, write_manifest
 from storage.refs import ScoresRef
+from storage.roots import fetched, store_folder
 from storage.staged import StagedWriter
 
 VALUES_FILE = "values.parquet"
@@ -90,8 +93,12 @@ class Scores:
     def __init__(self, ref: ScoresRef, manifest: dict[str, Any]) -> None:
         """Use `open`."""
         self.ref = ref
-        self.folder = scores_folder(ref)
         self.manifest = manifest
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where their files are; of a store at a URL they are fetched when this is first asked."""
+        return fetched(scores_folder(self.ref))
 
     @staticmethod
     def write(
@@ -183,6 +190,11 @@ class Scores:
             return None
         return float(tables.read_positions(path, list(found.values())).column("value")[0].as_py())
 
+    def value_at(self, position: int) -> float:
+        """Return the value of the row at a position of the index."""
+        found = tables.read_positions(self.folder / VALUES_FILE, [position], columns=["value"])
+        return float(found.column("value")[0].as_py())
+
     def matrix_block(self, block: int) -> np.ndarray:
         """Return one block of the full score matrix, float32 [n, Q].
 
@@ -212,10 +224,13 @@ class ScoresWriter(StagedWriter):
     """Writes scores in a staging folder; without `commit` nothing stays."""
 
     def __init__(self, ref: ScoresRef) -> None:
-        """Name the scores; errors of the disk come on entering the ``with`` block."""
+        """Name the scores; `BusyError` and errors of the disk come on entering."""
         super().__init__(ref.root, scores_folder(ref))
         self.ref = ref
         self._shape: dict[str, int] | None = None
+
+    def _hold(self) -> AbstractContextManager[Lease]:
+        return scores_guard(self.ref).hold()
 
     def start_matrix(self, *, n_rows: int, n_queries: int, block_rows: int) -> "StagedMatrix":
         """Make room for the full matrix, float32 [n_rows, n_queries]; return where to write."""
@@ -278,8 +293,9 @@ class ScoresWriter(StagedWriter):
             "files": [describe_file(path, folder=self.staging) for path in files],
         }
         write_manifest(self.staging / SCORES_FILE, SCORES_FORMAT, body)
-        with suppress(FileExistsError):  # another process was first with the same scores
-            publish(self.staging, scores_folder(self.ref))
+        # FileExistsError: whoever took the lease for expired was first, with the same scores
+        with suppress(FileExistsError):
+            self._publish(scores_folder(self.ref))
         return self.ref
 
     def refuse(self) -> Path:
@@ -299,7 +315,7 @@ def last_scores(root: str, *, index: str, query_set: str, but: str) -> Scores | 
         but: An id that does not count.
     """
     found: list[tuple[int, str, Scores]] = []
-    for folder in published_folders(Path(root) / "scores"):
+    for folder in published_folders(store_folder(root) / "scores"):
         if folder.name == but or not (folder / SCORES_FILE).is_file():
             continue
         try:

@@ -5,7 +5,7 @@ see FORMAT.md. An opened index stays at the state that it was opened at.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from storage.errors import (
     flat_differences,
 )
 from storage.files import (
-    exclusive_lock,
     publish,
     remove_partials,
     staging_folder,
@@ -32,7 +31,6 @@ from storage.index_names import index_place
 from storage.layout import (
     INDEX_FILE,
     INDEX_FORMAT,
-    LOCK_FILE,
     MODEL_FILE,
     MODEL_FORMAT,
     ROWS_FILE,
@@ -41,6 +39,7 @@ from storage.layout import (
 )
 from storage.manifests import read_manifest, write_manifest
 from storage.refs import IndexRef
+from storage.roots import fetched
 
 
 class SignatureIndex:
@@ -146,12 +145,9 @@ class SignatureIndex:
                 "`rise ls` lists what it has; build the index first."
             )
         header = read_manifest(folder / INDEX_FILE, INDEX_FORMAT)
+        fetched(folder)
         rows = folder / ROWS_FILE
         return cls(ref, header, read_manifest(rows, ROWS_FORMAT) if rows.exists() else None)
-
-    def lock(self) -> AbstractContextManager[None]:
-        """Return a context manager that keeps other writers out; `BusyError` when one is in."""
-        return index_lock(self.ref)
 
     def remember_model(self, model: Mapping[str, Any]) -> None:
         """Note where the index's model was found last; a hint for readers, not identity."""
@@ -211,7 +207,7 @@ class SignatureIndex:
     # -------------------------------------------------------------------------------- writing
 
     def reserve(self, n_rows: int) -> None:
-        """Make room for ``n_rows`` rows and clear what killed writers left; hold the lock.
+        """Make room for ``n_rows`` rows and clear what killed writers left; hold the lease.
 
         Readers are not disturbed: they trust ``rows.json``, not the arrays' length.
         """
@@ -399,11 +395,3 @@ class SignatureIndex:
                 [("batches", old, list(batches)), ("n_rows", old_rows, n_rows)],
                 "Batches are only ever appended; build another index for another corpus.",
             )
-
-
-def index_lock(ref: IndexRef) -> AbstractContextManager[None]:
-    """Return the lock of an index; it lies beside its folder, so it can be held before that is."""
-    folder = index_place(ref)
-    return exclusive_lock(
-        folder.with_name(f".{folder.name}{LOCK_FILE}"), what=f"index {ref.index!r}"
-    )

@@ -1,14 +1,14 @@
 """What the writers of published folders share: a ``with`` block that leaves all or nothing."""
 
-import shutil
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from storage.catalog import open_store
-from storage.files import publish, remove_partials, staging_folder
+from storage.files import publish, remove_folder, remove_partials, staging_folder
 from storage.layout import QUALITY_FOLDER
+from storage.lease import Lease
 
 
 class StagedWriter:
@@ -19,6 +19,7 @@ class StagedWriter:
     """
 
     staging: Path
+    _lease: Lease
 
     def __init__(self, root: str, final: Path) -> None:
         """Say where the folder will be; errors of the disk come on entering."""
@@ -30,7 +31,8 @@ class StagedWriter:
         """Make the store if need be, clear what killed writers left, make the staging folder."""
         open_store(self._root, create=True)
         with ExitStack() as stack:
-            self._begin(stack)
+            self._lease = stack.enter_context(self._hold())
+            self._begin()
             remove_partials(self._final.parent)
             self.staging = stack.enter_context(staging_folder(self._final))
             self._cleanup = stack.pop_all()
@@ -45,15 +47,25 @@ class StagedWriter:
         """Remove the staging folder if it was not published."""
         return self._cleanup.__exit__(kind, error, trace)
 
+    def _hold(self) -> AbstractContextManager[Lease]:
+        """Return what keeps other writers out within the ``with`` block."""
+        raise NotImplementedError
+
+    def _begin(self) -> None:
+        """Do what must come before anything is written, under the lease."""
+
+    def _publish(self, final: Path) -> None:
+        """Publish the staging folder, if the lease is still held."""
+        self._lease.check()
+        publish(self.staging, final)
+
     def _keep_report(self, final: Path) -> Path:
         """Publish only the quality report, in place of an earlier one; return its folder."""
         remove_partials(final.parent)
         with staging_folder(final) as staging:
             (self.staging / QUALITY_FOLDER).rename(staging / QUALITY_FOLDER)
+            self._lease.check()
             if final.exists():
-                shutil.rmtree(final)  # a kill between the two steps loses a report, never more
+                remove_folder(final)  # a kill between the two steps loses a report, never more
             publish(staging, final)
         return final / QUALITY_FOLDER
-
-    def _begin(self, stack: ExitStack) -> None:
-        """Do what must come before anything is written, such as taking a lock."""

@@ -6,7 +6,7 @@ a folder that exists whole or not at all. A record may also bar rows from being 
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -20,16 +20,18 @@ from numpy.typing import NDArray
 
 from storage import rows as tables
 from storage.catalog import batch_folders, open_store
-from storage.files import exclusive_lock, publish, short_id, waiting_lock
+from storage.files import short_id, waiting_lock
+from storage.guards import corpus_guard
 from storage.layout import (
     LOCK_FILE,
     TOMBSTONE_FILE,
     TOMBSTONE_FORMAT,
-    corpus_folder,
     tombstones_folder,
 )
+from storage.lease import Lease
 from storage.manifests import describe_file, file_problems, read_manifest, write_manifest
 from storage.refs import CorpusRef
+from storage.roots import fetched
 from storage.staged import StagedWriter
 
 ROWS_FILE = "rows.parquet"
@@ -104,7 +106,7 @@ class Tombstones:
         """
         self.ref = ref
         self.records = [
-            _record(sequence, record_id, folder)
+            _record(sequence, record_id, fetched(folder))
             for sequence, record_id, folder in batch_folders(tombstones_folder(ref))
         ]
 
@@ -196,18 +198,18 @@ class BarredRows:
 
 
 class TombstoneWriter(StagedWriter):
-    """Writes one record; holds the corpus's lock within the ``with`` block, or its caller does."""
+    """Writes one record; holds the corpus's lease within the ``with`` block, or its caller does."""
 
-    def __init__(self, ref: CorpusRef, *, locked: bool = False) -> None:
+    def __init__(self, ref: CorpusRef, *, held: bool = False) -> None:
         """Name the corpus; `BusyError` and errors of the disk come on entering.
 
         Args:
             ref: The corpus.
-            locked: The caller holds the corpus's lock, as whoever writes a batch does.
+            held: The caller holds the corpus's lease, as whoever writes a batch does.
         """
         super().__init__(ref.root, tombstones_folder(ref) / "record")
         self.ref = ref
-        self._locked = locked
+        self._held = held
 
     def commit(self, rows: pa.Table, *, kind: Kind, reason: str, time: str, bars: Bars) -> Record:
         """Publish the record as the last one of the corpus.
@@ -236,17 +238,12 @@ class TombstoneWriter(StagedWriter):
         write_manifest(self.staging / TOMBSTONE_FILE, TOMBSTONE_FORMAT, body)
         final = folder / f"{sequence:04d}-{record_id}"
         with no_new_records(self.ref):
-            publish(self.staging, final)
+            self._publish(final)
         return _record(sequence, record_id, final)
 
-    def _begin(self, stack: ExitStack) -> None:
-        if not self._locked:
-            stack.enter_context(corpus_lock(self.ref))
-
-
-def corpus_lock(ref: CorpusRef) -> AbstractContextManager[None]:
-    """Return the lock of whoever writes a corpus; `BusyError` when somebody does."""
-    return exclusive_lock(corpus_folder(ref) / LOCK_FILE, what=f"corpus {ref.corpus!r}")
+    def _hold(self) -> AbstractContextManager[Lease]:
+        guard = corpus_guard(self.ref)
+        return nullcontext(guard.held()) if self._held else guard.hold()
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import numpy as np
 
 from storage.files import digest
 from tasks.config import ModelConfig
+from tasks.devices import claimed_device
 from tasks.models import (
     ResolvedModel,
     model_fingerprint,
@@ -308,6 +309,11 @@ def model_is_loaded() -> bool:
     return _load_backbone.cache_info().currsize > 0
 
 
+def forget_model() -> None:
+    """Let go of the model that this process holds, so that others have its memory."""
+    _load_backbone.cache_clear()
+
+
 @dataclass(frozen=True)
 class ModelShape:
     """Sizes of a model; ``max_tokens`` is its longest window, None when it knows no bound."""
@@ -344,11 +350,16 @@ def _stored_numbers(file: Path) -> int:
 def resolve_device(device: str) -> str:
     """Return the device that ``auto`` means here, or the named one if this machine has it.
 
+    In a worker process ``auto`` and ``cuda`` mean the GPU that it has claimed.
+
     Raises:
         ValueError: This machine has no such device.
     """
     import torch
 
+    claimed = claimed_device()
+    if claimed is not None and device in ("auto", "cuda"):
+        return claimed
     has_mps = torch.backends.mps.is_available()
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rise_ops.scoring import merge_keys
 from tasks.config import RuntimeConfig
+from tasks.dask_client import local_client, remote_client
 from tasks.progress import Progress
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ MERGE_FAN_IN = 8
 
 BLAS_THREADS = 1
 """Threads of one product; the tasks are what runs in parallel."""
-
-CONNECT_SECONDS = 20
-"""How long an existing Dask scheduler may take to answer."""
 
 Keys = NDArray[np.uint64]
 
@@ -157,33 +155,12 @@ def _on_cluster(client: "Client", tasks: BlockTasks, progress: Progress) -> tupl
 @contextmanager
 def _client(runtime: RuntimeConfig) -> Iterator["Client"]:
     """Yield a client of the configured scheduler; a local cluster lives as long as the call."""
-    # read once, when distributed is imported, here and in workers; a failed task is not worth a
-    # log entry beside the error that it raises here
-    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
-    from distributed import Client, LocalCluster
-
     if runtime.scheduler == "local":
-        with (
-            LocalCluster(
-                n_workers=worker_count(runtime),
-                threads_per_worker=1,
-                dashboard_address=None,
-                # without a dashboard it still serves HTTP: on a free port, not the usual one
-                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-            ) as cluster,
-            Client(cluster, set_as_default=False) as client,
-        ):
+        with local_client(worker_count(runtime)) as client:
             yield client
-        return
-    try:
-        client = Client(runtime.scheduler, set_as_default=False, timeout=CONNECT_SECONDS)
-    except OSError as error:
-        raise ConnectionError(
-            f"no Dask scheduler answers at {runtime.scheduler} within {CONNECT_SECONDS} s "
-            f"({error}). Start one, or use scheduler: threads."
-        ) from error
-    with client:
-        yield client
+    else:
+        with remote_client(runtime.scheduler, otherwise="use scheduler: threads") as client:
+            yield client
 
 
 # ----------------------------------------------------------------------------------- threads

@@ -3,16 +3,10 @@
 from dataclasses import asdict
 from typing import Any
 
-from storage.catalog import Artifact, list_artifacts
-from storage.corpus import Corpus
-from storage.errors import NotFoundError, StorageError
+from storage.catalog import list_artifacts
+from storage.errors import NotFoundError
 from storage.lineage import LineageStep, walk_back, walk_forward
-from storage.queries import QuerySet
-from storage.refs import CorpusRef, IndexRef, QuerySetRef, ReleaseRef, ScoresRef
-from storage.releases import open_release
-from storage.scores import Scores
-from storage.signatures import SignatureIndex
-from storage.tombstones import Tombstones
+from tasks.integrity import check_store
 
 SUMMARY_FIELDS = (
     "n_rows",
@@ -37,18 +31,6 @@ def list_store(root: str) -> list[dict[str, Any]]:
         {**asdict(artifact), "created": artifact.created or "", "detail": _summary(artifact.detail)}
         for artifact in list_artifacts(root)
     ]
-
-
-def describe(root: str, name: str) -> list[dict[str, Any]]:
-    """Return everything recorded about the artifacts of a name or id, manifests whole.
-
-    Raises:
-        NotFoundError: Nothing in the store goes by ``name``.
-    """
-    found = [item for item in list_artifacts(root) if name in (item.name, item.id)]
-    if not found:
-        raise NotFoundError(f"nothing in {root} has the name or id {name!r}. `rise ls` lists it.")
-    return [asdict(item) for item in found]
 
 
 def trace(root: str, row: str) -> list[dict[str, Any]]:
@@ -77,48 +59,7 @@ def verify_store(root: str) -> list[str]:
     Raises:
         NotFoundError: There is no store at ``root``.
     """
-    artifacts = list_artifacts(root)
-    problems: list[str] = []
-    for name in sorted({item.name for item in artifacts if item.kind == "batch"}):
-        problems += Corpus(CorpusRef(root, name)).verify()
-        problems += _tombstone_problems(CorpusRef(root, name))
-    for item in artifacts:
-        if item.kind not in ("batch", "tombstone"):
-            problems += _problems(root, item)
-    return problems
-
-
-def _tombstone_problems(ref: CorpusRef) -> list[str]:
-    try:
-        return Tombstones(ref).verify()
-    except StorageError as error:
-        return [f"tombstones of corpus {ref.corpus}: {error}"]
-
-
-def _problems(root: str, artifact: Artifact) -> list[str]:
-    name, id_ = artifact.name, artifact.id
-    try:
-        if artifact.kind == "index":
-            index = SignatureIndex.open(IndexRef(root, name))
-            return [*index.verify(), *_lost_batches(root, index)]
-        if artifact.kind == "query set":
-            return QuerySet.open(QuerySetRef(root, name, id_)).verify()
-        if artifact.kind == "scores":
-            return Scores.open(ScoresRef(root, id_)).verify()
-        return open_release(ReleaseRef(root, name, id_)).verify()
-    except StorageError as error:  # what cannot even be opened must not hide the others
-        return [f"{artifact.kind} {name}: {error}"]
-
-
-def _lost_batches(root: str, index: SignatureIndex) -> list[str]:
-    corpus = CorpusRef(root, index.identity["corpus"])
-    there = {batch.batch_id for batch in Corpus.batches(corpus)}
-    return [
-        f"index {index.ref.index}: batch {batch_id} of corpus {corpus.corpus!r} is missing, so its "
-        "rows cannot be named. Restore the batch from a copy."
-        for batch_id in index.batches
-        if batch_id not in there
-    ]
+    return [problem for checked in check_store(root) for problem in checked.problems]
 
 
 def _summary(detail: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from tasks.drift_config import DriftConfig
 from tasks.quality_config import QualityConfig
 from tasks.refresh_config import RefreshConfig
 from tasks.release_config import ReleaseConfig
@@ -262,7 +263,7 @@ class ScoreConfig(StageConfig):
 
 
 class RuntimeConfig(StageConfig):
-    """Speed only; recorded with a run, never part of an identity."""
+    """Speed and patience; recorded with a run, never part of an identity."""
 
     device: str = Field("auto", title="Device", description="auto, cpu, cuda, cuda:1 or mps.")
     batch_tokens: int = Field(4096, ge=1, title="Tokens a batch")
@@ -280,6 +281,48 @@ class RuntimeConfig(StageConfig):
     workers: int | None = Field(
         None, ge=1, title="Scoring workers", description="Empty: one a core."
     )
+    index_workers: int = Field(
+        1,
+        ge=1,
+        title="Indexing processes",
+        description=(
+            "Processes on this machine that sketch blocks, each with the model on a device of its "
+            "own: one a GPU. 1: the run itself does it."
+        ),
+    )
+    index_cluster: str | None = Field(
+        None,
+        pattern=r"^[a-z]+://\S+:\d+$",
+        title="Dask cluster for indexing",
+        description=(
+            "Address of a scheduler, like tcp://host:8786, whose workers sketch blocks instead. "
+            "They must see the store and the model at the same paths."
+        ),
+    )
+    wait_seconds: float = Field(
+        600.0,
+        ge=0.0,
+        title="Wait for another run",
+        description="Seconds that a run waits for another one that writes the same corpus, index, "
+        "scores or release; then it is refused. 0: at once.",
+    )
+    timeout_seconds: float | None = Field(
+        None,
+        gt=0.0,
+        title="Time limit",
+        description="Seconds that a run may take, waiting included; then it is stopped, and what "
+        "it has finished is kept. Empty: none.",
+    )
+
+    @model_validator(mode="after")
+    def _one_kind_of_workers(self) -> "RuntimeConfig":
+        if self.index_cluster is not None and self.index_workers > 1:
+            raise ValueError(
+                f"index_workers is {self.index_workers} and index_cluster {self.index_cluster}, "
+                "but blocks are sketched by processes of this machine or by those of a cluster; "
+                "leave one of them out."
+            )
+        return self
 
 
 class PipelineConfig(StageConfig):
@@ -299,6 +342,11 @@ class PipelineConfig(StageConfig):
         {}, title="Further releases", description="Of the same scores: name to settings."
     )
     quality: QualityConfig = Field(QualityConfig(), title="Quality gates")
+    drift: DriftConfig = Field(
+        DriftConfig(),
+        title="Drift of releases",
+        description="Beyond a limit `latest` stays where it is, and the run fails.",
+    )
     refresh: RefreshConfig = Field(
         RefreshConfig(), title="Refreshing", description="Of `rise refresh` and its flow alone."
     )

@@ -8,17 +8,19 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from storage.inputs import read_input
+
 Config = TypeVar("Config", bound=BaseModel)
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML or JSON file.
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """Return the mapping in a YAML or JSON file, on disk or at a URL.
 
     Raises:
         ValueError: Not YAML (with ``path:line``), or not a mapping.
     """
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.safe_load(read_input(str(path)).decode())
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ValueError(f"{path}:{line}: not valid YAML: {error.problem}. Correct it.") from error

@@ -163,7 +163,7 @@ def ingest_rows(
     n_bytes = sum(int(str(entry.get("bytes", 0))) for entry in source)
     progress.start(total=n_bytes, unit="bytes")
     with BatchWriter(ref, batch_id) as writer:
-        barred = BarredRows(Tombstones(ref))  # under the lock, which a takedown takes as well
+        barred = BarredRows(Tombstones(ref))  # under the lease, which a takedown takes as well
         reader = CandidateReader(rows, tokenizer, file.begin(), barred)
         gate = Gate(reader, rows.limits, suite)
         records = read_records(pinned(rows.source, source), rows.limits, advance=progress.advance)

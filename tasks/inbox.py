@@ -6,6 +6,7 @@ names, never in that of their arrival, so that what comes of them does not depen
 """
 
 import glob
+import os
 import stat
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from typing import Literal
 
 from storage.cursor import CursorEntry
 from storage.files import digest, file_sha256
+from storage.inputs import InputFile, ReplacedError, input_file, remote_files
+from storage.objects import is_url, local_path
 from tasks.config import DatasetSource, FilesSource, ModelConfig, RowsConfig, Source
 from tasks.refresh_config import RefreshConfig
 
@@ -96,11 +99,11 @@ def list_inbox(source: Source) -> list[InboxFile]:
     """
     if isinstance(source, DatasetSource):
         return [_dataset(source)]
-    found: dict[Path, str] = {}
+    found: dict[InputFile, InputFile] = {}
     for given in source.paths:
         for path in _matches(given):
-            found.setdefault(path.resolve(), str(path))
-    files = [_file(name, source) for name in found.values() if not name.endswith(UNFINISHED)]
+            found.setdefault(path.resolve(), path)
+    files = [_file(path, source) for path in found.values() if not str(path).endswith(UNFINISHED)]
     return sorted((file for file in files if file is not None), key=lambda file: file.name)
 
 
@@ -172,7 +175,7 @@ def still_there(file: InboxFile) -> bool:
     if isinstance(file.source, DatasetSource):
         return True
     try:
-        found = Path(file.name).stat()
+        found = input_file(file.name).stat()
     except FileNotFoundError:
         return False
     return (found.st_size, found.st_mtime_ns) == (file.n_bytes, file.mtime_ns)
@@ -189,9 +192,11 @@ def _look(file: InboxFile, entry: CursorEntry | None, settle_seconds: float, now
     if 0 <= now - file.mtime_ns / 1e9 < settle_seconds:
         return _Look(file, waits=f"it changed less than {settle_seconds:g} s ago")
     try:
-        sha256 = file_sha256(Path(file.name))
+        sha256 = file_sha256(input_file(file.name))
     except FileNotFoundError:
         return _Look(file, waits="it went away")
+    except ReplacedError:
+        return _Look(file, waits="it grows")
     if not still_there(file):
         return _Look(file, waits="it grows")
     return _Look(file, sha256)
@@ -243,8 +248,12 @@ def _stat_of(file: InboxFile | CursorEntry) -> tuple[int, int]:
     return file.n_bytes, file.mtime_ns
 
 
-def _matches(given: str) -> list[Path]:
-    path = Path(given).expanduser()
+def _matches(given: str) -> Sequence[InputFile]:
+    if is_url(given):
+        files, is_folder = remote_files(given)
+        named = [file for file in files if file.name.lower().endswith(FORMATS)]
+        return named if is_folder else files
+    path = local_path(given).expanduser()
     if path.is_file():
         return [path]
     if path.is_dir():
@@ -258,12 +267,13 @@ def _matches(given: str) -> list[Path]:
     return [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
 
 
-def _file(name: str, source: FilesSource) -> InboxFile | None:
+def _file(path: InputFile, source: FilesSource) -> InboxFile | None:
+    name = str(path)
     try:
-        found = Path(name).stat()
+        found = path.stat()
     except FileNotFoundError:  # it went away since it was listed
         return None
-    if not stat.S_ISREG(found.st_mode):
+    if isinstance(found, os.stat_result) and not stat.S_ISREG(found.st_mode):
         return None
     one = source.model_copy(update={"paths": (name,)})
     return InboxFile(name, one, found.st_size, found.st_mtime_ns)

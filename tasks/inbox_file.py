@@ -44,8 +44,8 @@ class Inbox:
     def expect(self, dead: Sequence[LivingRow], came: Sequence[LivingRow], batch: str) -> None:
         """Take in what is just being committed, rather than read the corpus again.
 
-        The caller holds the corpus's lock. If anything else happens, the state differs from what is
-        expected here, and the corpus is read again.
+        The caller holds the corpus's lease. If anything else happens, the state differs from what
+        is expected here, and the corpus is read again.
         """
         batches, records = ledger_state(self.ref)
         state = ((*batches, batch) if batch else batches, records)
@@ -195,7 +195,7 @@ class FileRevision:
 
 
 def withdraw_file(inbox: Inbox, name: str) -> int:
-    """Give tombstones to the rows of a file that no other file has; the caller holds the lock.
+    """Give tombstones to the rows of a file that no other file has; the caller holds the lease.
 
     Returns:
         Number of rows that were withdrawn.
@@ -213,12 +213,12 @@ def version_of(row: LivingRow | Claimed) -> str:
 
 
 def give_tombstones(ref: CorpusRef, rows: Iterable[LivingRow], *, kind: Kind, where: str) -> None:
-    """Record rows as dead, all in one record; none for no rows. The caller holds the lock."""
+    """Record rows as dead, all in one record; none for no rows. The caller holds the lease."""
     lines = [{name: getattr(row, name) for name in TOMBSTONE_SCHEMA.names} for row in rows]
     if not lines:
         return
     reason = {"changed": "has other content in", "withdrawn": "is no longer in"}[kind]
-    with TombstoneWriter(ref, locked=True) as writer:
+    with TombstoneWriter(ref, held=True) as writer:
         table = pa.Table.from_pylist(lines, schema=TOMBSTONE_SCHEMA)
         writer.commit(table, kind=kind, reason=f"{reason} {where}", time=this_moment(), bars=Bars())
 

@@ -30,7 +30,7 @@ class IndexRefused(GateRefused):
 
 
 def check_index(index: SignatureIndex, n_rows: int, quality: QualityConfig = SHIPPED) -> GateReport:
-    """Judge the first ``n_rows`` rows of an index; under its lock, before they are committed.
+    """Judge the first ``n_rows`` rows of an index; under its lease, before they are committed.
 
     Args:
         index: Its blocks are finished.

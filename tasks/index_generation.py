@@ -5,13 +5,12 @@ is switched. A run that is stopped in between goes on with the same new index, b
 named by its settings.
 """
 
-from pathlib import Path
-
 from storage.catalog import published_folders
 from storage.errors import MismatchError, NotFoundError
 from storage.files import digest
 from storage.index_names import EXACT_DIGITS, exact_ref, index_place, switch_index
 from storage.refs import CorpusRef, IndexRef
+from storage.roots import store_folder
 from storage.signatures import SignatureIndex
 from tasks.backbone import resolve_device
 from tasks.config import IndexConfig, RuntimeConfig
@@ -45,7 +44,7 @@ def index_for(
             [("corpus", found["corpus"], corpus.corpus)],
             "Give the index of this corpus another name.",
         )
-    for folder in published_folders(Path(ref.root) / "indexes"):
+    for folder in published_folders(store_folder(ref.root) / "indexes"):
         if folder.name == ref.index or folder.name.startswith(f"{ref.index}."):
             other = exact_ref(ref.root, folder)
             if _is_it(other, identity):

@@ -13,6 +13,7 @@ import numpy as np
 from storage.errors import MismatchError, NotFoundError, flat_differences
 from storage.refs import CorpusRef, IndexRef
 from storage.signatures import SignatureIndex
+from tasks.backbone import forget_model
 from tasks.codes import code_identity, without_rotation
 from tasks.config import IndexConfig, ModelConfig
 from tasks.signature_config import SignatureConfig
@@ -60,7 +61,13 @@ def require_index_model(index: SignatureIndex, model: ModelConfig, *, device: st
     stored = _without_tables(index.identity["space"])
     signature = SignatureConfig.model_validate(stored["signature"])
     found = space_identity(model, signature, device=device)
-    _require_equal(index.ref, {"space": stored}, {"space": found})
+    require_same_identity(index.ref, {"space": stored}, {"space": found})
+
+
+def forget_space() -> None:
+    """Let go of the model and tables that this process holds, so that others have the memory."""
+    _load_index_space.cache_clear()
+    forget_model()
 
 
 @functools.lru_cache(maxsize=1)
@@ -71,7 +78,7 @@ def _load_index_space(
     index = SignatureIndex.open(ref)
     space = index.identity["space"]
     tables = without_rotation(index.tables())
-    _require_equal(ref, {TABLES_KEY: space[TABLES_KEY]}, {TABLES_KEY: tables_digest(tables)})
+    require_same_identity(ref, {TABLES_KEY: space[TABLES_KEY]}, {TABLES_KEY: tables_digest(tables)})
     signature = SignatureConfig.model_validate(space["signature"])
     return load_space(model, signature, tables, device=device)
 
@@ -91,7 +98,7 @@ def existing_index(ref: IndexRef, identity: Mapping[str, Any]) -> SignatureIndex
     except NotFoundError:
         return None
     stored = {key: value for key, value in index.identity.items() if key != CALIBRATION_KEY}
-    _require_equal(ref, {**stored, "space": _without_tables(stored["space"])}, identity)
+    require_same_identity(ref, {**stored, "space": _without_tables(stored["space"])}, identity)
     return index
 
 
@@ -116,7 +123,10 @@ def _without_tables(space: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in space.items() if key != TABLES_KEY}
 
 
-def _require_equal(ref: IndexRef, stored: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def require_same_identity(
+    ref: IndexRef, stored: Mapping[str, Any], found: Mapping[str, Any]
+) -> None:
+    """Raise `MismatchError` where two identities of an index differ; the fields are named."""
     differences = flat_differences(stored, found)
     if differences:
         raise MismatchError(

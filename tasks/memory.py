@@ -96,10 +96,24 @@ def _calibration_bytes(shape: ModelShape, sketch: Sketch) -> int:
     return shape.vocabulary * shape.hidden * FLOAT32_BYTES + moments
 
 
-def require_memory(config: IndexConfig, runtime: RuntimeConfig, *, device: str, dtype: str) -> int:
+def require_memory(
+    config: IndexConfig,
+    runtime: RuntimeConfig,
+    *,
+    device: str,
+    dtype: str,
+    n_processes: int = 1,
+) -> int:
     """Return the bytes that sketching will take, and refuse work that does not fit.
 
     A model that this process has loaded is counted, but not asked for again.
+
+    Args:
+        config: The index.
+        runtime: Batch size and bytes for logits.
+        device: Where to compute.
+        dtype: Number format that the model runs in.
+        n_processes: Processes of this machine that do so at once, spread over its GPUs.
 
     Raises:
         ValueError: The model does not read windows as long as the config's.
@@ -113,16 +127,39 @@ def require_memory(config: IndexConfig, runtime: RuntimeConfig, *, device: str, 
             f"{shape.max_tokens} tokens (max_position_embeddings). Lower it."
         )
     need = predict_memory(shape, config, runtime, dtype=dtype)
-    free = available_bytes(device)
     held = need.model + need.head if model_is_loaded() else 0
-    if free is None or need.total - held <= free:
-        return need.total
+    for place, n_here in _places(device, n_processes):
+        free = available_bytes(place)
+        if free is not None and n_here * need.total - held > free:
+            raise MemoryError(_too_much(need, place, n_here, free))
+    return n_processes * need.total
+
+
+def _places(device: str, n_processes: int) -> list[tuple[str, int]]:
+    """Return each device and how many processes will share it."""
+    n_devices = n_gpus() if device == "cuda" and n_processes > 1 else 0
+    if n_devices == 0:
+        return [(device, n_processes)]
+    shares = [len(range(number, n_processes, n_devices)) for number in range(n_devices)]
+    return [(f"cuda:{number}", share) for number, share in enumerate(shares) if share]
+
+
+def _too_much(need: MemoryNeed, device: str, n_processes: int, free: int) -> str:
     parts = ", ".join(f"{name} {_readable(size)}" for name, size in asdict(need).items())
-    raise MemoryError(
-        f"about {_readable(need.total)} are needed on {device} ({parts}), but {_readable(free)} "
-        "are available. Lower block_rows, runtime.batch_tokens or runtime.head_bytes, choose a "
-        "smaller sketch or model, or another device."
+    each = f"{n_processes} processes of {_readable(need.total)}: " if n_processes > 1 else ""
+    fewer = "runtime.index_workers, " if n_processes > 1 else ""
+    return (
+        f"about {_readable(n_processes * need.total)} are needed on {device} ({each}{parts}), but "
+        f"{_readable(free)} are available. Lower {fewer}block_rows, runtime.batch_tokens or "
+        "runtime.head_bytes, choose a smaller sketch or model, or another device."
     )
+
+
+def n_gpus() -> int:
+    """Return how many GPUs of CUDA this process sees."""
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def available_bytes(device: str) -> int | None:

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
 from storage.errors import StorageError
-from tasks import corpus, queries, refresh, release, report, scoring, signatures
+from tasks import block_work, corpus, queries, refresh, release, report, scoring, signatures
 from tasks.evaluate import effects, gather, run
 from tasks.evaluate import report as evaluate_report
 
@@ -46,7 +46,8 @@ ingest_rows = _stage(corpus.ingest, "ingest rows")
 take_inbox = _stage(refresh.take_inbox, "take inbox")
 calibrate_index = _stage(signatures.calibrate_index, "calibrate")
 plan_index = _stage(signatures.plan_index, "plan index")
-sketch_block = _stage(signatures.sketch_block, "sketch block {block}")
+sketch_block = _stage(block_work.sketch_block, "sketch block {block}")
+sketch_blocks = _stage(block_work.sketch_blocks, "sketch blocks")
 commit_index = _stage(signatures.commit_index, "commit index")
 make_query_set = _stage(queries.make_query_set, "sketch queries")
 score_rows = _stage(scoring.score, "score rows")

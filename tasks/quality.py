@@ -170,15 +170,9 @@ class QualityRun:
             docs: Folder for them.
             facts: Put into ``validation.json`` beside the runs; JSON.
         """
-        site: Any = {
-            "class_name": "SiteBuilder",
-            "show_how_to_buttons": False,
-            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-            "store_backend": {
-                "class_name": "TupleFilesystemStoreBackend",
-                "base_directory": str(docs.resolve()),
-            },
-        }
+        from tasks.data_docs_view import site_config
+
+        site: Any = site_config(docs)
         self._context.add_data_docs_site(site_name=SITE, site_config=site)
         self._context.build_data_docs(site_names=[SITE])
         self._context.delete_data_docs_site(SITE)

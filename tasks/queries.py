@@ -14,6 +14,7 @@ import numpy as np
 from storage.files import short_id
 from storage.queries import QuerySet
 from storage.refs import IndexRef, QuerySetRef
+from storage.roots import shown
 from storage.signatures import SignatureIndex
 from tasks.backbone import TokenRow, load_tokenizer, resolve_device
 from tasks.config import ModelConfig, RowsConfig, RuntimeConfig
@@ -87,7 +88,7 @@ def make_query_set(
     published = QuerySet.open(ref)
     return QuerySetReport(
         ref=ref,
-        path=str(published.folder),
+        path=shown(published.folder),
         n_queries=queries.num_rows,
         n_positions=int(published.n_positions().sum()),
         already=already,

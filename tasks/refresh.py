@@ -6,17 +6,18 @@ everything that follows from them is published.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from storage.cursor import Cursor, CursorEntry
 from storage.errors import StorageError
 from storage.files import digest
+from storage.guards import corpus_guard
+from storage.inputs import InputFile, ReplacedError, input_file, remote_files
 from storage.layout import release_folder
+from storage.objects import is_url, local_path
 from storage.refs import CorpusRef, ReleaseRef
-from storage.tombstones import corpus_lock
 from tasks.config import AutoFields, Fields, FilesSource, PipelineConfig, RowsConfig
 from tasks.corpus import IngestRefused, IngestReport, ingest_rows
 from tasks.corpus_suite import GATE
@@ -250,10 +251,10 @@ class _Intake:
             report = ingest_rows(
                 self._inbox.ref, rows, tokenizer, quality=config.quality, revision=revision
             )
-        except FileChanged:
+        except (FileChanged, ReplacedError):
             self.waiting[name] = "it changed while it was read"
         except FileNotFoundError:
-            if not isinstance(reading.file.source, FilesSource) or Path(name).exists():
+            if not isinstance(reading.file.source, FilesSource) or input_file(name).exists():
                 raise
             self.waiting[name] = "it went away"
         except IngestRefused as error:
@@ -297,7 +298,7 @@ class _Intake:
 
     def leave(self, name: str) -> int:
         """Withdraw the rows of a file that no other file has; return how many."""
-        with corpus_lock(self._inbox.ref):
+        with corpus_guard(self._inbox.ref).hold():
             return withdraw_file(self._inbox, name)
 
     def _stale(self) -> Iterator[Reading]:
@@ -420,9 +421,16 @@ def _stats(value: Any) -> Iterator[list[Any]]:
         for item in value:
             yield from _stats(item)
     elif isinstance(value, str) and ("/" in value or "." in value):
-        path = Path(value).expanduser()
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for file in files:
-            if file.is_file():
-                found = file.stat()
-                yield [str(file), found.st_size, found.st_mtime_ns]
+        for file in _files_named(value):
+            found = file.stat()
+            yield [str(file), found.st_size, found.st_mtime_ns]
+
+
+def _files_named(name: str) -> Sequence[InputFile]:
+    """Return the file, or the files below the folder, of that name; none where there is none."""
+    if is_url(name):
+        return remote_files(name)[0]
+    path = local_path(name).expanduser()
+    return [
+        file for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if file.is_file()
+    ]

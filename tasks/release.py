@@ -22,15 +22,18 @@ from storage.refs import ReleaseRef, ScoresRef
 from storage.release_pointer import mark_latest
 from storage.release_writer import ReleaseWriter
 from storage.releases import ENVIRONMENT_FILE, REPORT_FILE, open_release, release_exists
+from storage.roots import shown
 from storage.scores import Scores
 from storage.tombstones import no_new_records
 from tasks.dataset_card import dataset_card
+from tasks.drift_config import NO_LIMITS, DriftConfig
 from tasks.leakage import leakage_check
 from tasks.privacy import privacy_check
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.quality_config import SHIPPED, QualityConfig
 from tasks.quality_gate import GateReport, recorded_warnings, suite_facts
 from tasks.release_config import ReleaseConfig
+from tasks.release_drift import DriftReport, drift_from_latest
 from tasks.release_files import (
     WrittenRows,
     write_dropped,
@@ -72,7 +75,8 @@ class ReleaseReport:
         page: The HTML report, once `tasks.report.write_report` has drawn it.
         seconds: Wall time of this call.
         already: It was published before; only ``latest`` was pointed to it.
-        warnings: What the quality gate found odd, but refused nothing for.
+        warnings: What the quality gate found odd, but refused nothing for, and drift.
+        drift: How it compares with the latest before it; None when there was none.
     """
 
     ref: ReleaseRef
@@ -86,6 +90,7 @@ class ReleaseReport:
     seconds: float
     already: bool
     warnings: tuple[str, ...] = ()
+    drift: DriftReport | None = None
 
 
 def release(
@@ -94,18 +99,24 @@ def release(
     config: ReleaseConfig,
     *,
     quality: QualityConfig = SHIPPED,
+    drift: DriftConfig = NO_LIMITS,
     progress: Progress = NO_PROGRESS,
 ) -> ReleaseReport:
     """Select rows by their scores, check them and publish them as the latest release.
+
+    One that is beyond a limit of drift is published and held: ``latest`` stays, and the report's
+    ``drift`` says so.
 
     Args:
         scores: The stored scores.
         name: Name that the release is published under.
         config: Selection and layout; part of the release's identity.
         quality: Where the suite of the gate is.
+        drift: Limits for how far it may be from the latest.
         progress: Receives one step a row.
 
     Raises:
+        BusyError: Another process is making a release of that name.
         ValueError: The selection cannot be made; gives both numbers.
         ReleaseRefused: The staged files failed the gate; nothing was published.
         SuiteError: The suite cannot be used.
@@ -125,11 +136,12 @@ def release(
         _publish(plan, opened, progress)
     published = open_release(ref)
     published.require_sound(deep=False)
-    if already:
-        mark_latest(ref)
+    moved = drift_from_latest(ref, drift, fresh=not already)
+    if moved is None or not moved.held:
+        mark_latest(ref, why="asked again" if already else "published")
     return ReleaseReport(
         ref=ref,
-        path=str(published.folder),
+        path=shown(published.folder),
         n_rows=published.manifest["n_rows"],
         n_tokens=published.manifest["n_tokens"],
         n_bytes=published.manifest["bytes"],
@@ -138,7 +150,11 @@ def release(
         page=str(published.folder / REPORT_FILE),
         seconds=time.monotonic() - started,
         already=already,
-        warnings=recorded_warnings(published.folder / QUALITY_FOLDER),
+        warnings=(
+            *recorded_warnings(published.folder / QUALITY_FOLDER),
+            *(() if moved is None else moved.warnings),
+        ),
+        drift=moved,
     )
 
 
@@ -197,7 +213,7 @@ def _publish(plan: _Plan, scores: Scores, progress: Progress) -> None:
         )
         with no_new_records(corpus.ref):
             _require_same_inputs(plan, scores)
-            writer.commit(manifest, card)
+            writer.commit(manifest, card, point=False)
 
 
 def _require_same_inputs(plan: _Plan, scores: Scores) -> None:

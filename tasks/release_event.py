@@ -1,20 +1,23 @@
-"""What other jobs are told of a published release: who is meant, and what to open.
+"""What other jobs are told of a release, published or gone back to: who is meant, what to open.
 
 They are told at least once: a kill between the telling and the note of it brings the same event
 again, so whoever listens remembers the id that it has worked on (examples/consumer_flow.py).
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from storage.files import file_sha256
 from storage.layout import RELEASE_FILE
 from storage.refs import ReleaseRef
 from storage.release_pointer import announced, is_latest, mark_announced
 from storage.releases import open_release
+from storage.roots import absolute_root, shown
 
 PUBLISHED = "rise.release.published"
-"""Name of the event."""
+"""Name of the event of a release that became the latest, also of one that was held and accepted."""
+
+ROLLED_BACK = "rise.release.rolled_back"
+"""Name of the event of an earlier release to which ``latest`` was pointed back."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,12 @@ class ReleaseEvent:
     """An event, as Prefect and other buses take it.
 
     Attributes:
-        name: `PUBLISHED`.
+        name: `PUBLISHED` or `ROLLED_BACK`.
         resource: ``rise://<folder of the store>/releases/<name>``: the same for every release of a
             name, so that a trigger can match it.
         payload: ``store``, ``release``, ``release_id``, ``scores_id``, ``path``, ``n_rows`` and
-            the ``manifest_sha256``, by which a reader knows that it opened what was meant.
+            the ``manifest_sha256``, by which a reader knows that it opened what was meant. After
+            a rollback also ``left``: the id that ``latest`` named before.
     """
 
     name: str
@@ -34,25 +38,32 @@ class ReleaseEvent:
     payload: dict[str, str | int]
 
 
-def release_event(ref: ReleaseRef) -> ReleaseEvent:
-    """Return the event of a published release.
+def release_event(ref: ReleaseRef, *, left: ReleaseRef | None = None) -> ReleaseEvent:
+    """Return the event of a release that is the latest now.
+
+    Args:
+        ref: The release.
+        left: What ``latest`` named before it was rolled back; None: it was published.
 
     Raises:
         NotFoundError: There is none of that id.
         CorruptionError: Its manifest is damaged.
     """
     opened = open_release(ref)
-    store = Path(ref.root).absolute().as_posix()
+    store = absolute_root(ref.root)
     payload: dict[str, str | int] = {
         "store": store,
         "release": ref.name,
         "release_id": ref.release_id,
         "scores_id": opened.manifest["scores_id"],
-        "path": str(opened.folder.absolute()),
+        "path": shown(opened.folder.absolute()),
         "n_rows": opened.manifest["n_rows"],
         "manifest_sha256": file_sha256(opened.folder / RELEASE_FILE),
     }
-    return ReleaseEvent(PUBLISHED, f"rise://{store}/releases/{ref.name}", payload)
+    if left is not None:
+        payload["left"] = left.release_id
+    name = PUBLISHED if left is None else ROLLED_BACK
+    return ReleaseEvent(name, f"rise://{store}/releases/{ref.name}", payload)
 
 
 def is_news(ref: ReleaseRef) -> bool:

@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 
 from storage.corpus import Corpus
 from storage.files import published_folder
+from storage.inputs import exported_folder
+from storage.objects import is_url, local_path
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, QuerySetRef, ReleaseRef, ScoresRef
 from storage.releases import Release, open_release
@@ -25,6 +27,30 @@ from tasks.row_places import gone_ids
 from tasks.takedown import masked_rows, require_none_taken_down
 
 VIEWER_FILE = "queries.jsonl"
+
+
+def export(ref: ReleaseRef, target: str, form: str) -> str:
+    """Write a release in another shape to a folder, or below a URL.
+
+    Args:
+        ref: The release.
+        target: Path or URL; nothing may be there.
+        form: A key of `EXPORTS`.
+
+    Returns:
+        Path or URL of what was written.
+
+    Raises:
+        ValueError: There is no such form; and as the export itself.
+        FileExistsError: Something is there.
+    """
+    if form not in EXPORTS:
+        raise ValueError(f"--format is one of {', '.join(EXPORTS)}, got {form!r}.")
+    if not is_url(target):
+        return str(EXPORTS[form](ref, local_path(target)))
+    with exported_folder(target.rstrip("/")) as folder:
+        name = EXPORTS[form](ref, folder).relative_to(folder).as_posix()
+    return target.rstrip("/") + ("" if name == "." else f"/{name}")
 
 
 def export_dataset(ref: ReleaseRef, folder: Path) -> Path:

@@ -16,7 +16,7 @@ from tasks.living_ledger import LivingLedger, LivingRow
 
 
 class Revision(Protocol):
-    """A source on its way in, told of every step under the corpus's lock."""
+    """A source on its way in, told of every step under the corpus's lease."""
 
     @property
     def identity(self) -> Mapping[str, Any]:

@@ -8,7 +8,6 @@ Both check that they can answer before any block is read.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from storage.index_names import exact_ref
 from storage.layout import QUALITY_FOLDER, scores_folder
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ScoresRef
+from storage.roots import absolute_root, shown
 from storage.scores import NULL_SCHEMA, Scores, ScoresWriter
 from storage.signatures import SignatureIndex
 from tasks.config import RuntimeConfig, ScoreConfig
@@ -121,6 +121,7 @@ def score(
         progress: Receives one step a block.
 
     Raises:
+        BusyError: Another process is making these scores.
         ScoresRefused: The scores failed the gate; nothing was published.
         SuiteError: The suite cannot be used.
         MismatchError: Queries and rows were sketched in different spaces; lists the fields.
@@ -142,25 +143,28 @@ def score(
     already = Scores.exists(index.root, ref.scores_id)
     if not already:
         with ScoresWriter(ref) as writer:
-            target = _Target(opened, living.mask)
-            tables = _score_tables(target, query_set, config, runtime, progress, writer)
-            gate = judge_scores(
-                tables,
-                index=index.index,
-                queries=queries,
-                scores_id=ref.scores_id,
-                docs=writer.staging / QUALITY_FOLDER,
-                quality=quality,
-            )
-            if not gate.success:
-                raise refusal(ref, gate, writer.refuse())
-            manifest = _manifest(opened, queries, identity, n_empty=n_empty)
-            writer.commit(**tables, manifest=manifest)
+            # whoever wrote while this one waited has made these very scores
+            already = Scores.exists(index.root, ref.scores_id)
+            if not already:
+                target = _Target(opened, living.mask)
+                tables = _score_tables(target, query_set, config, runtime, progress, writer)
+                gate = judge_scores(
+                    tables,
+                    index=index.index,
+                    queries=queries,
+                    scores_id=ref.scores_id,
+                    docs=writer.staging / QUALITY_FOLDER,
+                    quality=quality,
+                )
+                if not gate.success:
+                    raise refusal(ref, gate, writer.refuse())
+                manifest = _manifest(opened, queries, identity, n_empty=n_empty)
+                writer.commit(**tables, manifest=manifest)
     docs = scores_folder(ref) / QUALITY_FOLDER
     n_queries = int(query_set.manifest["n_queries"])
     return ScoreReport(
         ref=ref,
-        path=str(scores_folder(ref)),
+        path=shown(scores_folder(ref)),
         n_rows=opened.n_rows,
         n_empty=n_empty,
         n_queries=n_queries,
@@ -265,7 +269,7 @@ def _anywhere(index: SignatureIndex) -> IndexRef:
 
     It means this very index, although its name may be switched to another one meanwhile.
     """
-    return exact_ref(str(Path(index.ref.root).resolve()), index.folder)
+    return exact_ref(absolute_root(index.ref.root), index.folder)
 
 
 # ---------------------------------------------------------------------------------- identity

@@ -6,79 +6,39 @@ recorded as done, the last, half-full one anew, and nothing else. Whether there 
 known from fingerprints, without loading the model.
 """
 
-import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from rise_ops.codes import encode
 from storage.catalog import open_store
 from storage.corpus import Corpus
 from storage.files import digest
+from storage.guards import index_guard
+from storage.lease import Lease
 from storage.refs import CorpusRef, IndexRef
-from storage.signatures import SignatureIndex, index_lock
+from storage.roots import shown
+from storage.signatures import SignatureIndex
 from tasks.backbone import resolve_device
-from tasks.calibration import (
-    Drift,
-    calibrated_tables,
-    calibration_warning,
-    encoded_rows,
-    measure_drift,
-)
-from tasks.codes import code_rotation, coded_numbers, float_numbers, stored_rotation
+from tasks.block_work import sketch_blocks
+from tasks.calibration import Drift, calibrated_tables, calibration_warning, measure_drift
+from tasks.codes import code_rotation, coded_numbers, float_numbers
 from tasks.config import IndexConfig, RuntimeConfig
 from tasks.index_gate import check_index
 from tasks.index_identity import (
     CALIBRATION_KEY,
     existing_index,
     index_identity,
-    index_space,
+    require_same_identity,
     with_tables,
 )
-from tasks.index_statistics import block_statistics
+from tasks.index_plan import BlockReport, IndexPlan, sendable
 from tasks.memory import require_memory
 from tasks.models import from_anywhere
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.quality_config import SHIPPED, QualityConfig
-from tasks.sketching import sketch_rows
-
-
-@dataclass(frozen=True)
-class IndexPlan:
-    """What a build will do.
-
-    Attributes:
-        ref: The index.
-        corpus: Its corpus.
-        config: Identity of the index.
-        runtime: Speed only.
-        batches: Corpus batches that it will cover, in corpus order.
-        n_rows: Their rows.
-        blocks: Numbers of the blocks that are missing.
-        n_blocks: All blocks.
-        predicted_bytes: Memory that the work will take; 0 when there is none to do.
-        drift: How appended rows fit the index; None where that was not to be measured.
-    """
-
-    ref: IndexRef
-    corpus: CorpusRef
-    config: IndexConfig
-    runtime: RuntimeConfig
-    batches: tuple[str, ...]
-    n_rows: int
-    blocks: tuple[int, ...]
-    n_blocks: int
-    predicted_bytes: int
-    drift: Drift | None
-
-    @property
-    def n_missing_rows(self) -> int:
-        """Rows of the missing blocks."""
-        size = self.config.block_rows
-        return sum(min(size, self.n_rows - block * size) for block in self.blocks)
+from tasks.workers import THIS_PROCESS, Workers, open_workers
 
 
 @dataclass(frozen=True)
@@ -103,17 +63,6 @@ class CalibrationReport:
 
 
 @dataclass(frozen=True)
-class BlockReport:
-    """What was done for one block."""
-
-    block: int
-    n_rows: int
-    n_tokens: int
-    n_empty: int
-    seconds: float
-
-
-@dataclass(frozen=True)
 class IndexReport:
     """The state of an index after a build.
 
@@ -129,8 +78,9 @@ class IndexReport:
         n_bytes: Size of the signatures on disk.
         predicted_bytes: Memory that was predicted; 0 when nothing was to do.
         device: Where it ran.
+        n_processes: Processes that sketched blocks now.
         dtype: Number format of the model.
-        seconds: Time spent on blocks.
+        seconds: Time spent on blocks, by the process that spent most.
         energy: See `CalibrationReport`; empty where the sketch needs no calibration.
         calibration_warning: That the sample was small; None when it was not, or there is none.
         drift: How the rows that were appended now fit the index; None where nothing was, or the
@@ -150,6 +100,7 @@ class IndexReport:
     n_bytes: int
     predicted_bytes: int
     device: str
+    n_processes: int
     dtype: str
     seconds: float
     energy: Mapping[str, float]
@@ -159,23 +110,28 @@ class IndexReport:
     data_docs: str = ""
 
 
-def writing_index(ref: IndexRef) -> AbstractContextManager[None]:
-    """Return the lock that a build holds from plan to commit.
+def writing_index(ref: IndexRef) -> AbstractContextManager[Lease]:
+    """Return the lease that a build holds from plan to commit.
 
     Raises:
         NotFoundError: There is no store at that place.
         BusyError: Another process is building the index (on entering).
     """
-    open_store(ref.root)  # before the lock, whose file would make a folder at a misspelt place
-    return index_lock(ref)
+    open_store(ref.root)  # before the lease, whose file would make a folder at a misspelt place
+    return index_guard(ref).hold()
 
 
 def calibrate_index(
-    ref: IndexRef, corpus: CorpusRef, config: IndexConfig, runtime: RuntimeConfig
+    ref: IndexRef,
+    corpus: CorpusRef,
+    config: IndexConfig,
+    runtime: RuntimeConfig,
+    workers: Workers = THIS_PROCESS,
 ) -> CalibrationReport:
     """Make the index if it is missing: its tables, drawn or calibrated, and no row yet.
 
-    It appears with its tables or not at all. The caller holds `writing_index`.
+    It appears with its tables or not at all. The caller holds `writing_index`. The sample is small:
+    one process reads it, a worker of the cluster where there is one.
 
     Raises:
         NotFoundError: The corpus has no rows.
@@ -191,8 +147,9 @@ def calibrate_index(
     index = existing_index(ref, identity)
     already = index is not None
     if index is None:
-        require_memory(config, runtime, device=device, dtype=identity["space"]["dtype"])
-        index = _create_index(ref, corpus, batches, config, identity=identity, device=device)
+        order = _Order(ref, corpus, batches, config, runtime)
+        workers.call(_create_index, order.to_send() if workers.elsewhere else order, identity)
+        index = SignatureIndex.open(ref)
     record = index.identity.get(CALIBRATION_KEY, {})
     return CalibrationReport(
         index_id=index.index_id,
@@ -205,7 +162,11 @@ def calibrate_index(
 
 
 def plan_index(
-    ref: IndexRef, corpus: CorpusRef, config: IndexConfig, runtime: RuntimeConfig
+    ref: IndexRef,
+    corpus: CorpusRef,
+    config: IndexConfig,
+    runtime: RuntimeConfig,
+    workers: Workers = THIS_PROCESS,
 ) -> IndexPlan:
     """Find the blocks that are still to do.
 
@@ -226,12 +187,14 @@ def plan_index(
         if not index.is_done(block, rows_digest)
     )
     n_rows = sum(size for _, size in contents)
-    predicted_bytes, drift = 0, None
+    predicted_bytes, drift, device = 0, None, ""
     if missing:
-        device = resolve_device(runtime.device)
-        dtype = index.identity["space"]["dtype"]
-        predicted_bytes = require_memory(config, runtime, device=device, dtype=dtype)
-        drift = measure_drift(index, corpus, batches, config, device=device)
+        order = _Order(ref, corpus, batches, config, runtime)
+        predicted_bytes, drift, device = workers.call(
+            _examine, order.to_send() if workers.elsewhere else order
+        )
+    fence = index_guard(ref).held().fence
+    fence.check()
     index.remember_model(from_anywhere(config.model).model_dump(mode="json"))
     index.reserve(n_rows)
     return IndexPlan(
@@ -245,64 +208,16 @@ def plan_index(
         n_blocks=len(contents),
         predicted_bytes=predicted_bytes,
         drift=drift,
-    )
-
-
-def sketch_block(plan: IndexPlan, block: int, *, progress: Progress = NO_PROGRESS) -> BlockReport:
-    """Sketch the rows of one block and store it; safe to run in another process.
-
-    Args:
-        plan: From `plan_index`.
-        block: Number of the block.
-        progress: Told of rows.
-
-    Raises:
-        ValueError: A row cannot be sketched; the message names block and row. Nothing is stored.
-        MemoryError: One window alone does not fit into memory.
-        MismatchError: The model is not the one that the index was planned with.
-    """
-    started = time.monotonic()
-    index = SignatureIndex.open(plan.ref)
-    device = resolve_device(plan.runtime.device)
-    space = index_space(index, plan.config.model, device=device)
-    size = plan.config.block_rows
-    rows = Corpus(plan.corpus).rows(
-        block * size, min((block + 1) * size, plan.n_rows), batches=plan.batches
-    )
-    token_rows = encoded_rows(rows, plan.config)
-    signatures, n_positions = sketch_rows(
-        token_rows,
-        space,
-        plan.runtime,
-        row_ids=[row.row_id for row in rows],
-        where=f"index {plan.ref.index!r}, block {block}",
-        progress=progress,
-    )
-    n_tokens = sum(len(row.ids) for row in token_rows)
-    rotation = stored_rotation(index)
-    signature = plan.config.signature
-    codes = encode(signatures if rotation is None else rotation.apply(signatures), signature.code)
-    index.write_block(
-        block,
-        codes.values,
-        n_positions,
-        scales=codes.scales,
-        floats=encode(signatures, "float16").values if signature.keep_floats else None,
-        rows_digest=digest([[row.row_id, row.content_hash] for row in rows]),
-        n_tokens=n_tokens,
-    )
-    block_statistics(index, block)
-    return BlockReport(
-        block=block,
-        n_rows=len(rows),
-        n_tokens=n_tokens,
-        n_empty=int(np.count_nonzero(n_positions == 0)),
-        seconds=time.monotonic() - started,
+        device=device,
+        fence=fence,
     )
 
 
 def commit_index(
-    plan: IndexPlan, reports: Sequence[BlockReport], quality: QualityConfig = SHIPPED
+    plan: IndexPlan,
+    reports: Sequence[BlockReport],
+    quality: QualityConfig = SHIPPED,
+    warnings: Sequence[str] = (),
 ) -> IndexReport:
     """Make the planned rows what readers see, if they pass the gate.
 
@@ -312,23 +227,27 @@ def commit_index(
         plan: From `plan_index`.
         reports: Of the blocks that were sketched.
         quality: Where the suite of the gate is.
+        warnings: What was odd about the work, for the report.
 
     Raises:
         IndexRefused: The gate refuses the rows; finished blocks and the earlier state stay.
         IncompleteError: A block is missing.
         CorruptionError: A block cannot be read back.
         SuiteError: The suite cannot be used.
+        LeaseLostError: Another build has taken over; the earlier state stays.
     """
     index = SignatureIndex.open(plan.ref)
+    plan.fence.check()
     gate = check_index(index, plan.n_rows, quality)
+    plan.fence.check()
     index.commit(plan.batches, plan.n_rows)
     records = [index.block_record(block) or {} for block in range(plan.n_blocks)]
-    seconds = sum(report.seconds for report in reports)
+    seconds = _busiest_seconds(reports)
     n_tokens = sum(report.n_tokens for report in reports)
     return IndexReport(
         ref=plan.ref,
         index_id=index.index_id,
-        path=str(index.folder),
+        path=shown(index.folder),
         n_rows=plan.n_rows,
         n_sketched=sum(report.n_rows for report in reports),
         n_empty=sum(record["n_empty"] for record in records),
@@ -338,13 +257,16 @@ def commit_index(
             size for record in records for key, size in record.items() if key.endswith("_bytes")
         ),
         predicted_bytes=plan.predicted_bytes,
-        device=resolve_device(plan.runtime.device),
+        device=", ".join(sorted({report.device for report in reports} - {""}))
+        or plan.device
+        or plan.runtime.device,
+        n_processes=len({report.worker for report in reports}),
         dtype=index.identity["space"]["dtype"],
         seconds=seconds,
         energy=index.identity.get(CALIBRATION_KEY, {}).get("energy", {}),
         calibration_warning=calibration_warning(index.identity.get(CALIBRATION_KEY)),
         drift=plan.drift,
-        warnings=gate.warnings,
+        warnings=(*gate.warnings, *warnings),
         data_docs=gate.data_docs,
     )
 
@@ -358,38 +280,49 @@ def build_index(
     quality: QualityConfig = SHIPPED,
     progress: Progress = NO_PROGRESS,
 ) -> IndexReport:
-    """Bring an index up to its corpus under the lock: tables, plan, blocks, gate, commit.
+    """Bring an index up to its corpus under its lease: tables, plan, blocks, gate, commit.
 
     Raises:
         IndexRefused: The gate refuses the rows.
         BusyError: Another process is building it.
     """
-    with writing_index(ref):
-        calibrate_index(ref, corpus, config, runtime)
-        plan = plan_index(ref, corpus, config, runtime)
+    with writing_index(ref), open_workers(runtime) as workers:
+        calibrate_index(ref, corpus, config, runtime, workers)
+        plan = plan_index(ref, corpus, config, runtime, workers)
         progress.start(total=plan.n_missing_rows, unit="rows")
-        reports = [sketch_block(plan, block, progress=progress) for block in plan.blocks]
-        return commit_index(plan, reports, quality)
+        sketched = sketch_blocks(plan, workers, progress=progress)
+        return commit_index(plan, sketched.reports, quality, sketched.warnings)
 
 
 def _batch_ids(corpus: CorpusRef) -> tuple[str, ...]:
     return tuple(batch.batch_id for batch in Corpus.batches(corpus))
 
 
-def _create_index(
-    ref: IndexRef,
-    corpus: CorpusRef,
-    batches: Sequence[str],
-    config: IndexConfig,
-    *,
-    identity: Mapping[str, Any],
-    device: str,
-) -> SignatureIndex:
-    tables, calibration = calibrated_tables(corpus, batches, config, device=device)
+@dataclass(frozen=True)
+class _Order:
+    """What is needed to make an index or to look at rows that are new to it, in any process."""
+
+    ref: IndexRef
+    corpus: CorpusRef
+    batches: tuple[str, ...]
+    config: IndexConfig
+    runtime: RuntimeConfig
+
+    def to_send(self) -> "_Order":
+        ref, corpus, config = sendable(self.ref, self.corpus, self.config)
+        return replace(self, ref=ref, corpus=corpus, config=config)
+
+
+def _create_index(order: _Order, identity: Mapping[str, Any]) -> None:
+    """Make the index; runs where the devices are."""
+    device, config = resolve_device(order.runtime.device), order.config
+    require_same_identity(order.ref, identity, index_identity(order.corpus, config, device=device))
+    require_memory(config, order.runtime, device=device, dtype=identity["space"]["dtype"])
+    tables, calibration = calibrated_tables(order.corpus, order.batches, config, device=device)
     arrays = tables.to_arrays()
     rotation = code_rotation(config.signature)
-    return SignatureIndex.create(
-        ref,
+    SignatureIndex.create(
+        order.ref,
         identity=with_tables(identity, arrays, calibration),
         tables=arrays if rotation is None else {**arrays, **rotation.to_arrays()},
         n_numbers=coded_numbers(config.signature),
@@ -397,6 +330,28 @@ def _create_index(
         code=config.signature.code,
         float_numbers=float_numbers(config.signature),
     )
+
+
+def _examine(order: _Order) -> tuple[int, Drift | None, str]:
+    """Predict the memory and measure the drift; runs where the devices are."""
+    index, device = SignatureIndex.open(order.ref), resolve_device(order.runtime.device)
+    predicted = require_memory(
+        order.config,
+        order.runtime,
+        device=device,
+        dtype=index.identity["space"]["dtype"],
+        n_processes=order.runtime.index_workers,
+    )
+    drift = measure_drift(index, order.corpus, order.batches, order.config, device=device)
+    return predicted, drift, device
+
+
+def _busiest_seconds(reports: Sequence[BlockReport]) -> float:
+    """Return how long the process worked that worked longest."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for report in reports:
+        seconds[report.worker] += report.seconds
+    return max(seconds.values(), default=0.0)
 
 
 def _block_contents(

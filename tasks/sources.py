@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from storage.files import digest, file_sha256
+from storage.inputs import InputFile, remote_files
+from storage.objects import is_url, local_path
 from tasks.config import DatasetSource, FilesSource, RowLimits, Source
 from tasks.offline import forbid_network
 from tasks.records import Advance, Record
@@ -53,7 +55,7 @@ def read_records(
     """
     if isinstance(source, DatasetSource):
         yield from _read_dataset(source)
-        advance(sum(path.stat().st_size for path in _files_under(Path(source.path).expanduser())))
+        advance(sum(path.stat().st_size for path in _files_under(_dataset_folder(source))))
         return
     for path, name in expand(source):
         kind = _format(path, source)
@@ -78,7 +80,7 @@ def source_identity(source: Source) -> list[dict[str, object]]:
     """
     if isinstance(source, FilesSource):
         return [_file_identity(path, name) for path, name in expand(source)]
-    folder = Path(source.path).expanduser()
+    folder = _dataset_folder(source)
     given: dict[str, object] = {"dataset": source.path, "name": source.name, "split": source.split}
     if folder.is_dir():
         files = [
@@ -105,7 +107,7 @@ def pinned(source: Source, identity: Sequence[Mapping[str, object]]) -> Source:
     return source
 
 
-def expand(source: FilesSource) -> list[tuple[Path, str]]:
+def expand(source: FilesSource) -> list[tuple[InputFile, str]]:
     """Return the files of a source, each with its name in locations, without repeats.
 
     Patterns are expanded and sorted; a folder stands for the files of known endings below it.
@@ -113,7 +115,7 @@ def expand(source: FilesSource) -> list[tuple[Path, str]]:
     Raises:
         ValueError: A path matches nothing, or a file is empty (0 bytes).
     """
-    found: dict[Path, str] = {}
+    found: dict[InputFile, str] = {}
     for given in source.paths:
         for path in _matches(given, source):
             found.setdefault(path.resolve(), str(path))
@@ -131,25 +133,36 @@ def expand(source: FilesSource) -> list[tuple[Path, str]]:
     return list(found.items())
 
 
-def _matches(given: str, source: FilesSource) -> list[Path]:
-    path = Path(given).expanduser()
+def _matches(given: str, source: FilesSource) -> Sequence[InputFile]:
+    if is_url(given):
+        found, is_folder = remote_files(given)
+        return _some(_known(found, given) if is_folder and found else found, given, source)
+    path = local_path(given).expanduser()
     if path.is_file():
         return [path]
     if path.is_dir():
-        known = [file for file in _files_under(path) if _known_format(file)]
-        if not known:
-            raise ValueError(
-                f"{given}: expected a folder with files ending in {', '.join(FORMATS)}; it has "
-                "none. Name the files, and their format where the ending does not tell."
-            )
-        return known
+        return _known(_files_under(path), given)
     # glob.glob takes absolute patterns, which Path.glob refuses
     matched = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
-    files = [file for file in matched if file.is_file()]
-    if not files:
+    return _some([file for file in matched if file.is_file()], given, source)
+
+
+def _known(files: Sequence[InputFile], given: str) -> Sequence[InputFile]:
+    known = [file for file in files if _known_format(file)]
+    if not known:
         raise ValueError(
-            f"{given}: expected a file, a folder or a pattern; it matches nothing (seen from "
-            f"{Path.cwd()}). Correct the path in source.paths ({len(source.paths)} given)."
+            f"{given}: expected a folder with files ending in {', '.join(FORMATS)}; it has "
+            "none. Name the files, and their format where the ending does not tell."
+        )
+    return known
+
+
+def _some(files: Sequence[InputFile], given: str, source: FilesSource) -> Sequence[InputFile]:
+    if not files:
+        where = "" if is_url(given) else f" (seen from {Path.cwd()})"
+        raise ValueError(
+            f"{given}: expected a file, a folder or a pattern; it matches nothing{where}. "
+            f"Correct the path in source.paths ({len(source.paths)} given)."
         )
     return files
 
@@ -162,12 +175,12 @@ def _files_under(folder: Path) -> list[Path]:
     )
 
 
-def _known_format(path: Path) -> str | None:
+def _known_format(path: InputFile) -> str | None:
     name = path.name.lower()
     return next((kind for ending, kind in FORMATS.items() if name.endswith(ending)), None)
 
 
-def _format(path: Path, source: FilesSource) -> str:
+def _format(path: InputFile, source: FilesSource) -> str:
     kind = _known_format(path) if source.format == "auto" else source.format
     if kind is None:
         raise ValueError(
@@ -177,7 +190,7 @@ def _format(path: Path, source: FilesSource) -> str:
     return kind
 
 
-def _file_identity(path: Path, name: str) -> dict[str, object]:
+def _file_identity(path: InputFile, name: str) -> dict[str, object]:
     return {"path": name, "sha256": file_sha256(path), "bytes": path.stat().st_size}
 
 
@@ -204,7 +217,7 @@ def _read_dataset(source: DatasetSource) -> Iterator[Record]:
 
 
 def _open_dataset(source: DatasetSource) -> Any:
-    folder = Path(source.path).expanduser()
+    folder = _dataset_folder(source)
     if not folder.is_dir():
         _require_online(source)
     forbid_network(online=source.online)
@@ -227,6 +240,15 @@ def _open_dataset(source: DatasetSource) -> Any:
             f"{source.path}: expected a dataset with split {source.split!r}; loading failed: "
             f"{error}"
         ) from error
+
+
+def _dataset_folder(source: DatasetSource) -> Path:
+    if is_url(source.path):
+        raise ValueError(
+            f"{source.path}: expected a dataset folder on disk or a hub id, got a URL. Name its "
+            "Parquet or JSON Lines files instead (kind: files), or copy the folder."
+        )
+    return local_path(source.path).expanduser()
 
 
 def _split_of(splits: Any, source: DatasetSource) -> Any:

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from storage.files import digest, write_bytes
+from storage.roots import fetched, shown, store_folder
 from tasks.quality_config import QualityConfig
 from tasks.suite_reader import Entry, columns_of, did_you_mean, read_tables
 from tasks.suite_terms import GATES
@@ -54,7 +55,7 @@ class GateSuite:
     @property
     def origin(self) -> str:
         """Where it is from, for people."""
-        return "shipped" if self.path is None else str(self.path)
+        return "shipped" if self.path is None else shown(self.path)
 
     @property
     def sha256(self) -> str:
@@ -104,26 +105,27 @@ def read_suite(gate: str, config: QualityConfig) -> tuple[GateSuite, list[str]]:
     """Return the suite of a gate as far as it can be read, and every problem with it."""
     if config.folder is None:
         return shipped_suite(gate), []
-    folder = Path(config.folder)
+    folder = fetched(store_folder(config.folder), reports=True)
     problems = _folder_problems(folder)
     path = folder / f"{gate}{SUFFIX}"
     if not path.is_file():
         return shipped_suite(gate), problems
-    tables, faults = read_tables(path, gate, shown=str(path))
+    tables, faults = read_tables(path, gate, shown=shown(path))
     if not faults:
         faults = _changed_locks(path, gate, tables)
     return GateSuite(gate, tables, path), [*problems, *faults]
 
 
-def write_suites(folder: Path) -> tuple[list[Path], list[Path]]:
+def write_suites(folder: str | Path) -> tuple[list[Path], list[Path]]:
     """Write the shipped suites into a folder; return files that were written and that were there.
 
     Raises:
         StorageError: The folder cannot be written.
     """
     written, kept = [], []
+    place = fetched(store_folder(folder), reports=True)
     for gate in GATES:
-        path = folder / f"{gate}{SUFFIX}"
+        path = place / f"{gate}{SUFFIX}"
         if path.exists():
             kept.append(path)
         else:

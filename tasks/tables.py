@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from storage.inputs import InputFile, is_unreadable
 from tasks.config import RowLimits
 from tasks.records import RAW_CHARS, Advance, Record
 from tasks.text_files import Line, not_utf8, read_lines, too_long
@@ -18,7 +19,7 @@ BATCH_RECORDS = 1024
 
 
 def read_parquet(
-    path: Path, *, source: str, limits: RowLimits, advance: Advance
+    path: InputFile, *, source: str, limits: RowLimits, advance: Advance
 ) -> Iterator[Record]:
     """Yield the records of a Parquet file; ``limits`` play no part, lines have no bytes here.
 
@@ -30,14 +31,14 @@ def read_parquet(
 
     number = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path if isinstance(path, Path) else path.open("rb")) as file:
             bytes_a_row = path.stat().st_size / max(1, file.metadata.num_rows)
             for batch in file.iter_batches(batch_size=BATCH_RECORDS):
                 yield from _table_records(batch, source, number)
                 number += batch.num_rows
                 advance(round(batch.num_rows * bytes_a_row))
     except (pa.ArrowInvalid, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and is_unreadable(error):
             raise
         raise ValueError(
             f"{source}: expected a whole Parquet file; reading failed after record {number} "
@@ -64,7 +65,9 @@ def _table_records(batch: Any, name: str, before: int) -> Iterator[Record]:
             yield Record(name, before + offset + 1, value)
 
 
-def read_csv(path: Path, *, source: str, limits: RowLimits, advance: Advance) -> Iterator[Record]:
+def read_csv(
+    path: InputFile, *, source: str, limits: RowLimits, advance: Advance
+) -> Iterator[Record]:
     """Yield the rows of a CSV file with a header; every value is a string.
 
     Raises:

@@ -26,6 +26,7 @@ from storage.files import digest
 from storage.refs import CorpusRef, ReleaseRef
 from storage.release_pointer import is_latest
 from storage.releases import Release, all_releases, open_release
+from storage.roots import store_folder
 from storage.rows import read_table
 from storage.tombstones import TOMBSTONE_SCHEMA, Bars, Record, Tombstones, TombstoneWriter
 from tasks.row_places import gone_ids
@@ -143,13 +144,19 @@ def living_rows(corpus: CorpusRef, batches: Sequence[str]) -> LivingRows:
     nor on rows of other batches.
     """
     tombstones = Tombstones(corpus)
-    found = tombstones.placed_in(batches)
-    if not len(found):
+    dead = dead_digest(tombstones, batches)
+    if dead is None:
         return LivingRows(None, None)
     starts, n_rows = _starts(corpus, batches)
     mask = np.ones(n_rows, np.bool_)
     mask[tombstones.positions(starts)] = False
-    return LivingRows(mask, _digest(found))
+    return LivingRows(mask, dead)
+
+
+def dead_digest(tombstones: Tombstones, batches: Sequence[str]) -> str | None:
+    """Return what `LivingRows.digest` is for these batches, without looking where rows are."""
+    found = tombstones.placed_in(batches)
+    return _digest(found) if len(found) else None
 
 
 def read_ids(path: Path) -> list[str]:
@@ -269,15 +276,21 @@ def require_none_taken_down(ref: ReleaseRef, *, remedy: str) -> None:
     Raises:
         ValueError: It has some; says how many.
     """
-    release = open_release(ref)
-    corpus = release.manifest.get("lineage", {}).get("corpus")
-    names = corpus_names(ref.root) if corpus is None else [corpus]
-    n_rows = sum(_count_held(release, _asked_for(CorpusRef(ref.root, name))) for name in names)
+    n_rows = count_taken_down(ref)
     if n_rows:
         raise ValueError(
             f"release {ref.release_id} of {ref.name!r} has {n_rows} rows that were taken down "
             f"since (`rise takedown --list`), so {remedy}"
         )
+
+
+def count_taken_down(ref: ReleaseRef) -> int:
+    """Return how many rows of a published release somebody asked to be taken down."""
+    release = open_release(ref)
+    corpus = release.manifest.get("lineage", {}).get("corpus")
+    names = corpus_names(ref.root) if corpus is None else [corpus]
+    dead = [_asked_for(CorpusRef(ref.root, name)) for name in names]
+    return sum(_count_held(release, ids) for ids in dead if len(ids))
 
 
 def _asked_for(corpus: CorpusRef) -> pa.StringArray:
@@ -315,7 +328,7 @@ def list_takedowns(root: str) -> list[dict[str, Any]]:
 
 def corpus_names(root: str) -> list[str]:
     """Return the names of the corpora of a store."""
-    return [folder.name for folder in published_folders(Path(root) / "corpora")]
+    return [folder.name for folder in published_folders(store_folder(root) / "corpora")]
 
 
 def _starts(corpus: CorpusRef, batches: Sequence[str]) -> tuple[dict[str, int], int]:

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
+from storage.inputs import InputFile, is_unreadable
 from tasks.config import RowLimits
 from tasks.records import RAW_CHARS, Advance, Record
 
@@ -39,7 +40,7 @@ class Line:
 
 
 def read_json_lines(
-    path: Path, *, source: str, limits: RowLimits, advance: Advance
+    path: InputFile, *, source: str, limits: RowLimits, advance: Advance
 ) -> Iterator[Record]:
     """Yield a record for every line that is not blank.
 
@@ -60,7 +61,7 @@ def read_json_lines(
             yield _parse(line, source)
 
 
-def read_lines(path: Path, *, max_line_bytes: int, advance: Advance) -> Iterator[Line]:
+def read_lines(path: InputFile, *, max_line_bytes: int, advance: Advance) -> Iterator[Line]:
     """Yield the lines of a file without their endings, holding at most ``max_line_bytes``.
 
     Raises:
@@ -140,7 +141,7 @@ def json_type(value: object) -> str:
     return names.get(type(value), f"a value of type {type(value).__name__}")
 
 
-def _read_line(file: io.BufferedReader, path: Path, limit: int) -> tuple[bytes, int, bool]:
+def _read_line(file: io.BufferedReader, path: InputFile, limit: int) -> tuple[bytes, int, bool]:
     """Return the beginning of the next line, its whole length, and whether it has an ending."""
     try:
         data = file.readline(limit + 2)
@@ -152,7 +153,7 @@ def _read_line(file: io.BufferedReader, path: Path, limit: int) -> tuple[bytes, 
                     break
             ended = rest.endswith(b"\n")
     except OSError as error:
-        if error.errno is not None:  # the disk failed, not the decompressor
+        if is_unreadable(error):  # the disk or network failed, not the decompressor
             raise
         raise ValueError(
             f"{path}: expected a whole {path.suffix} stream, but it is damaged or cut off "
@@ -161,13 +162,36 @@ def _read_line(file: io.BufferedReader, path: Path, limit: int) -> tuple[bytes, 
     return data, n_bytes, ended
 
 
-def _open(path: Path, advance: Advance) -> io.BufferedReader:
-    raw = _CountedFile(path, advance)
+def _open(path: InputFile, advance: Advance) -> io.BufferedReader:
+    raw: io.RawIOBase = (
+        _CountedFile(path, advance)
+        if isinstance(path, Path)
+        else _CountedStream(path.open("rb"), advance)
+    )
     compression = COMPRESSIONS.get(path.suffix)
     if compression is None:
         return io.BufferedReader(raw, SKIP_BYTES)
     stream = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), compression)
     return io.BufferedReader(stream, SKIP_BYTES)
+
+
+class _CountedStream(io.RawIOBase):
+    """A stream that tells how many of its bytes were read, for progress."""
+
+    def __init__(self, stream: io.BufferedReader, advance: Advance) -> None:
+        self._stream, self._advance = stream, advance
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        n_bytes = self._stream.readinto(buffer)
+        self._advance(n_bytes)
+        return n_bytes
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 class _CountedFile(io.FileIO):

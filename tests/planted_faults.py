@@ -20,7 +20,7 @@ from rise_ops.codes import RowCodes
 from storage.blocks import SignatureBlocks
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef
-from tasks import release, release_files, scoring, signatures
+from tasks import block_work, release, release_files, scoring, signatures
 from tasks.config import (
     FilesSource,
     IndexConfig,
@@ -79,7 +79,7 @@ def refused_index(
     """Build an index of 40 rows whose codes of block 1 (rows 16 to 31) are spoilt."""
     corpus, ref = CorpusRef(str(folder), "main"), IndexRef(str(folder), "main")
     write_texts(corpus, "b1", tiny_texts(40))
-    real = signatures.encode
+    real = block_work.encode
 
     def spoilt(rows: np.ndarray, code: Any) -> RowCodes:
         codes = real(rows, code)
@@ -90,13 +90,13 @@ def refused_index(
     def sketch_block(plan: Any, block: int, **named: Any) -> Any:
         with monkeypatch.context() as patch:
             if block == 1:
-                patch.setattr(signatures, "encode", spoilt)
+                patch.setattr(block_work, "encode", spoilt)
                 patch.setattr(SignatureBlocks, "_check_values", lambda *_: None)
             return real_block(plan, block, **named)
 
-    real_block = signatures.sketch_block
+    real_block = block_work.sketch_block
     with monkeypatch.context() as patch:
-        patch.setattr(signatures, "sketch_block", sketch_block)
+        patch.setattr(block_work, "sketch_block", sketch_block)
         with pytest.raises(IndexRefused) as caught:
             signatures.build_index(ref, corpus, index_config(model), THREADS)
     return caught.value

@@ -2,19 +2,25 @@
 
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 PATIENCE_SECONDS = 90
+FIRST_PORT, N_PORTS, MOST_WORKERS = 10_000, 2500, 8
+"""Each test process has every eighth port from 10,000 to 30,000: the system gives higher ones to
+connections, and to the server of `prefect_harness`."""
 
 Environment = dict[str, str]
 
@@ -44,9 +50,14 @@ def prefect_server(home: Path) -> Iterator[Environment]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a free port that no other test process and no connection takes meanwhile."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for _ in range(100):
+        port = FIRST_PORT + MOST_WORKERS * secrets.randbelow(N_PORTS) + worker % MOST_WORKERS
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    return pytest.fail("none of 100 ports is free")
 
 
 def get(environment: Environment, path: str) -> object:
@@ -57,18 +68,40 @@ def get(environment: Environment, path: str) -> object:
         return None
 
 
-def post(environment: Environment, path: str, body: dict[str, object]) -> list[dict[str, Any]]:
+def post(environment: Environment, path: str, body: dict[str, object]) -> Any:
+    return send(environment, "POST", path, body)
+
+
+def patch(environment: Environment, path: str, body: dict[str, object]) -> Any:
+    return send(environment, "PATCH", path, body)
+
+
+def send(environment: Environment, method: str, path: str, body: dict[str, object]) -> Any:
     request = urllib.request.Request(
         environment["PREFECT_API_URL"] + path,
         data=json.dumps(body).encode(),
         headers={"content-type": "application/json"},
+        method=method,
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)
+    for _ in range(30):
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError as error:
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE:
+                raise
+        time.sleep(1)  # SQLite was busy, and nothing was done
+    return pytest.fail(f"{method} {path}: the server's database is busy")
 
 
-def wait_until(holds: Callable[[], bool], server: subprocess.Popen, log: Path) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
+def wait_until(
+    holds: Callable[[], bool],
+    server: subprocess.Popen,
+    log: Path,
+    *,
+    seconds: float = PATIENCE_SECONDS,
+) -> None:
+    end = time.monotonic() + seconds
     while not holds():
         if server.poll() is not None or time.monotonic() > end:
             pytest.fail(log.read_text()[-3000:])

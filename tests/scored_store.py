@@ -11,6 +11,7 @@ from store_samples import add_batch, make_rows
 
 from rise_ops.codes import draw_rotation, encode
 from storage.corpus import Corpus
+from storage.guards import index_guard
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef
 from storage.signatures import SignatureIndex
@@ -127,7 +128,7 @@ def write_index(
         code=code,
         float_numbers=signatures.shape[1] if keep_floats else None,
     )
-    with index.lock():
+    with index_guard(index.ref).hold():
         index.reserve(len(signatures))
         for start in range(0, len(signatures), block_rows):
             stop = min(start + block_rows, len(signatures))

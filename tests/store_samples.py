@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.corpus import BatchWriter, Corpus
+from storage.guards import index_guard
 from storage.queries import QuerySet
 from storage.refs import BatchRef, CorpusRef, IndexRef, QuerySetRef, ReleaseRef, ScoresRef
 from storage.release_writer import ReleaseWriter
@@ -86,7 +87,7 @@ def fill_block(index: SignatureIndex, block: int, n_rows: int) -> None:
 def build(ref: IndexRef, n_rows: int, batches: list[str], **sizes: int) -> SignatureIndex:
     """What a build does: only blocks that are not done are written, then all is committed."""
     index = make_index(ref, **sizes)
-    with index.lock():
+    with index_guard(index.ref).hold():
         index.reserve(n_rows)
         for block in range(index.count_blocks(n_rows)):
             start = block * index.block_rows

@@ -34,14 +34,7 @@ from tasks.quality_gate import GateRefused
 from tasks.queries import make_query_set
 from tasks.scoring import score
 from tasks.signature_config import DEFAULT_PRESET, PRESETS, SignatureConfig
-from tasks.signatures import (
-    IndexReport,
-    calibrate_index,
-    commit_index,
-    plan_index,
-    sketch_block,
-    writing_index,
-)
+from tasks.signatures import IndexReport, build_index
 
 NAME = "evaluate"
 SCALE_BYTES = 4
@@ -114,12 +107,7 @@ class RiseMethod:
             positions=self.positions,
             block_rows=BLOCK_ROWS,
         )
-        with writing_index(ref):
-            calibrate_index(ref, corpus, config, task.runtime)
-            plan = plan_index(ref, corpus, config, task.runtime)
-            progress.start(total=plan.n_missing_rows, unit="rows")
-            blocks = [sketch_block(plan, block, progress=progress) for block in plan.blocks]
-            return commit_index(plan, blocks)
+        return build_index(ref, corpus, config, task.runtime, progress=progress)
 
     def _signature(self) -> SignatureConfig:
         if self.signature is not None:

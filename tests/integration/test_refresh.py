@@ -44,8 +44,10 @@ def test_the_end_is_that_of_one_clean_run(config, inbox, tmp_path):
     write_inbox_file(inbox / "b.jsonl", rows(10, 12) | rows(15, 22) | rows(30, 33))
     (inbox / "d.jsonl").write_bytes((inbox / "c.jsonl").read_bytes())
     last = refresh(config)
-    # rows 12 to 14 went from b; of 12 and 13 the versions of a, that b's had replaced, came in
-    assert [Path(one.name).name for one in last.intake.taken] == ["b.jsonl", "a.jsonl"]
+    # d has the bytes of c and is read in its place, without a new row; rows 12 to 14 went from b,
+    # and of 12 and 13 the versions of a, that b's had replaced, came in
+    taken = [(Path(one.name).name, one.n_rows) for one in last.intake.taken]
+    assert taken == [("b.jsonl", 3), ("d.jsonl", 0), ("a.jsonl", 2)]
     records = Tombstones(CorpusRef(config.store, "main")).records
     assert [(one.kind, one.n_rows) for one in records] == [("changed", 1), ("withdrawn", 3)]
     assert refresh(config).outlook.nothing

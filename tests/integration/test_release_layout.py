@@ -232,7 +232,7 @@ def test_tokens_of_the_target_are_counted(scored, tmp_path):
 STOPPED_BEFORE_THE_POINTER = """
 import os, signal, sys
 sys.path[:0] = sys.argv[4:]
-import storage.release_writer
+import tasks.release
 from storage.refs import ScoresRef
 from tasks.release import release
 from tasks.release_config import ReleaseConfig, TopK
@@ -240,7 +240,7 @@ from tasks.release_config import ReleaseConfig, TopK
 def stop(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
-storage.release_writer.mark_latest = stop
+tasks.release.mark_latest = stop
 release(ScoresRef(sys.argv[1], sys.argv[2]), sys.argv[3], ReleaseConfig(select=TopK(top_k=4)))
 """
 

@@ -351,7 +351,7 @@ def test_an_index_that_was_never_finished_is_refused(store, tmp_path):
 
 
 def test_no_scheduler_at_the_address_says_what_to_do(store, monkeypatch):
-    monkeypatch.setattr("tasks.block_graph.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("tasks.dask_client.CONNECT_SECONDS", 1)
     runtime = RuntimeConfig(scheduler="tcp://127.0.0.1:9")
     with pytest.raises(ConnectionError, match=r"tcp://127\.0\.0\.1:9.*use scheduler: threads"):
         attribute(store.index, store.query_signatures, top_k=3, runtime=runtime)

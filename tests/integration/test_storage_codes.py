@@ -8,6 +8,7 @@ import pytest
 from store_samples import add_batch, positions_of
 
 from storage.errors import CorruptionError, MismatchError
+from storage.guards import index_guard
 from storage.refs import CorpusRef, IndexRef
 from storage.signatures import SignatureIndex
 
@@ -40,7 +41,7 @@ def create(root: str, code: str, *, n_numbers: int = N_NUMBERS) -> SignatureInde
 
 def build(root: str, code: str, n_rows: int, batches: list[str]) -> SignatureIndex:
     index = create(root, code)
-    with index.lock():
+    with index_guard(index.ref).hold():
         index.reserve(n_rows)
         for block in range(index.count_blocks(n_rows)):
             start, stop = block * 4, min(block * 4 + 4, n_rows)

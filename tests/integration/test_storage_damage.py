@@ -32,6 +32,7 @@ from storage.errors import (
     IncompleteError,
     StorageError,
 )
+from storage.guards import index_guard
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef
 from storage.release_pointer import latest
@@ -321,14 +322,14 @@ def test_a_file_in_the_way_of_the_store_is_named(tmp_path: Path, below: str) -> 
 
 
 def test_the_second_writer_is_told_to_wait(root: str) -> None:
-    index = opened(root)
+    index = index_guard(IndexRef(root, "main"))
     with (
-        index.lock(),
+        index.hold(),
         pytest.raises(BusyError, match="index 'main' is being written"),
-        opened(root).lock(),
+        index.hold(),
     ):
         pass
-    with index.lock():
+    with index.hold():
         pass
     corpus = CorpusRef(root, "main")
     with (
@@ -341,10 +342,10 @@ def test_the_second_writer_is_told_to_wait(root: str) -> None:
     add_batch(corpus, "b2", 10, 11)
 
 
-def test_the_lock_is_held_against_other_processes_and_dies_with_its_holder(root: str) -> None:
+def test_the_lease_is_held_against_other_processes_and_dies_with_its_holder(root: str) -> None:
     code = (
-        "import sys, time; from storage.signatures import *;"
-        "lock = SignatureIndex.open(IndexRef(sys.argv[1], 'main')).lock(); lock.__enter__();"
+        "import sys, time; from storage.guards import *;"
+        "lease = index_guard(IndexRef(sys.argv[1], 'main')).hold(); lease.__enter__();"
         "print('held', flush=True); time.sleep(60)"
     )
     environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
@@ -353,10 +354,11 @@ def test_the_lock_is_held_against_other_processes_and_dies_with_its_holder(root:
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(BusyError), opened(root).lock():
+        index = index_guard(IndexRef(root, "main"))
+        with pytest.raises(BusyError, match=f"process {holder.pid}: -c"), index.hold():
             pass
         holder.kill()
-    with opened(root).lock():
+    with index.hold():
         pass
 
 

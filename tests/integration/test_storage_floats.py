@@ -9,6 +9,7 @@ from store_samples import add_batch, positions_of, signatures_of
 
 from storage import arrays
 from storage.errors import CorruptionError, MismatchError
+from storage.guards import index_guard
 from storage.refs import CorpusRef, IndexRef
 from storage.signatures import SignatureIndex
 
@@ -42,7 +43,7 @@ def write(index: SignatureIndex, block: int, stop: int, floats: np.ndarray | Non
 
 def build(root: str, n_rows: int, batches: list[str]) -> SignatureIndex:
     index = create(root)
-    with index.lock():
+    with index_guard(index.ref).hold():
         index.reserve(n_rows)
         for block in range(index.count_blocks(n_rows)):
             start, stop = block * 4, min(block * 4 + 4, n_rows)

@@ -18,6 +18,7 @@ from storage import layout
 from storage.corpus import BatchWriter, Corpus
 from storage.errors import CorruptionError, StorageError
 from storage.files import exclusive_lock, point_to
+from storage.lease import hold
 from storage.manifests import write_manifest
 from storage.queries import QuerySet
 from storage.refs import (
@@ -222,11 +223,12 @@ def test_the_root_of_a_store_may_be_a_link(linked):
     assert Corpus(CorpusRef(str(root), "main")).n_rows == 8
 
 
-def test_a_lock_that_is_a_link_is_not_opened(tmp_path):
+@pytest.mark.parametrize("lock", [exclusive_lock, hold])
+def test_a_lock_that_is_a_link_is_not_opened(tmp_path, lock):
     (tmp_path / ".lock").symlink_to(tmp_path / "elsewhere")
     with (
         pytest.raises(StorageError, match="symbolic link is in the way"),
-        exclusive_lock(tmp_path / ".lock", what="it"),
+        lock(tmp_path / ".lock", what="it"),
     ):
         pass
     assert not (tmp_path / "elsewhere").exists()

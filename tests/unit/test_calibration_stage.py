@@ -7,9 +7,9 @@ import pytest
 from tiny_rows import tiny_texts, write_texts
 
 from storage.corpus import Corpus
+from storage.guards import corpus_guard
 from storage.refs import CorpusRef, IndexRef
 from storage.signatures import SignatureIndex
-from storage.tombstones import corpus_lock
 from tasks.attribution import attribute_text
 from tasks.calibration import choose_rows
 from tasks.config import DriftLimits, IndexConfig, ModelConfig, RuntimeConfig
@@ -87,7 +87,7 @@ def test_dead_rows_are_not_sampled_and_a_row_with_two_places_is_sampled_once(tmp
     texts = tiny_texts(6)
     write_texts(corpus, "b0", texts)
     ledger = LivingLedger(corpus)
-    with corpus_lock(corpus):
+    with corpus_guard(corpus).hold():
         old = [row for row in ledger.find(["r1", "r2"]) if row is not None]
         give_tombstones(corpus, old, kind="changed", where="a file")
     write_texts(corpus, "b1", ["row 1: said in another way"], first=1)

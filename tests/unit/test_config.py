@@ -9,7 +9,7 @@ from storage.files import short_id
 from storage.refs import IndexRef
 from storage.signatures import SignatureIndex
 from tasks.codes import coded_numbers
-from tasks.config import DriftLimits, IndexConfig, PipelineConfig, ScoreConfig
+from tasks.config import DriftLimits, IndexConfig, PipelineConfig, RuntimeConfig, ScoreConfig
 from tasks.config_file import merged, read_settings, validated
 from tasks.release_config import ReleaseConfig, Threshold
 from tasks.signature_config import (
@@ -189,3 +189,14 @@ def test_signs_need_whole_bytes_unless_they_are_rotated() -> None:
 def test_a_warning_comes_before_a_refusal() -> None:
     with pytest.raises(ValidationError, match=r"refuse_below is 0.95 but warn_below 0.9"):
         DriftLimits(refuse_below=0.95)
+
+
+def test_blocks_are_sketched_by_processes_here_or_by_a_cluster():
+    assert RuntimeConfig(index_workers=4).index_cluster is None
+    assert RuntimeConfig(index_cluster="tls://host:8786").index_workers == 1
+    with pytest.raises(ValidationError, match="leave one of them out"):
+        RuntimeConfig(index_workers=2, index_cluster="tcp://host:8786")
+    with pytest.raises(ValidationError, match="index_cluster"):
+        RuntimeConfig(index_cluster="host")
+    with pytest.raises(ValidationError, match="index_workers"):
+        RuntimeConfig(index_workers=0)

@@ -11,8 +11,8 @@ from source_samples import rows_config, texts, write_jsonl
 import tasks.candidates
 from storage.corpus import Corpus
 from storage.errors import BusyError
-from storage.files import exclusive_lock
-from storage.layout import LOCK_FILE, corpus_folder
+from storage.guards import corpus_guard
+from storage.layout import corpus_folder
 from storage.refs import CorpusRef
 from storage.rows import REJECTED_SCHEMA, ROW_SCHEMA
 from tasks.backbone import RowTokenizer
@@ -295,7 +295,7 @@ def test_a_failing_source_leaves_no_batch(
     with pytest.raises(ValueError, match="damaged or cut off"):
         ingest_rows(ref, rows_config(good, broken), row_tokenizer)
     assert Corpus.batches(ref) == []
-    assert [path.name for path in corpus_folder(ref).rglob("*") if path.is_file()] == [LOCK_FILE]
+    assert [path.name for path in corpus_folder(ref).rglob("*") if path.is_file()] == []
 
 
 def test_two_ingestions_at_once_do_not_mix(
@@ -303,8 +303,8 @@ def test_two_ingestions_at_once_do_not_mix(
 ) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", texts(3))
     with (
-        exclusive_lock(corpus_folder(ref) / LOCK_FILE, what="corpus 'main'"),
-        pytest.raises(BusyError, match="another process"),
+        corpus_guard(ref).hold(),
+        pytest.raises(BusyError, match="corpus 'main' is being written"),
     ):
         ingest_rows(ref, rows_config(path), row_tokenizer)
 

@@ -87,3 +87,40 @@ def test_loaded_model_is_not_asked_for_again(
     else:
         with pytest.raises(MemoryError):
             memory.require_memory(config, RuntimeConfig(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("n_gpus", "processes", "places"),
+    [
+        (0, 3, ["cpu"]),
+        (2, 3, ["cuda:0", "cuda:1"]),
+        (4, 2, ["cuda:0", "cuda:1"]),
+    ],
+)
+def test_processes_ask_for_their_share_of_each_device(
+    tiny_llama: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    n_gpus: int,
+    processes: int,
+    places: list[str],
+):
+    config, runtime = IndexConfig(model=ModelConfig(name=str(tiny_llama))), RuntimeConfig()
+    one = predict_memory(model_shape(config.model), config, runtime, dtype="float32").total
+    asked: list[str] = []
+
+    def available(place: str) -> int:
+        asked.append(place)
+        return most * one
+
+    monkeypatch.setattr(memory, "model_is_loaded", lambda: False)
+    monkeypatch.setattr(memory, "n_gpus", lambda: n_gpus)
+    monkeypatch.setattr(memory, "available_bytes", available)
+    device = "cuda" if n_gpus else "cpu"
+    most = -(-processes // max(1, n_gpus))  # the share of the first device
+    arguments = {"device": device, "dtype": "float32", "n_processes": processes}
+    assert memory.require_memory(config, runtime, **arguments) == processes * one
+    assert asked == places
+    most -= 1
+    message = rf"on {places[0]} .*Lower (runtime.index_workers, )?block_rows"
+    with pytest.raises(MemoryError, match=message):
+        memory.require_memory(config, runtime, **arguments)

@@ -18,6 +18,7 @@ from storage.refs import CorpusRef, IndexRef
 from storage.signatures import SignatureIndex
 from tasks import memory
 from tasks.backbone import load_tokenizer
+from tasks.block_work import sketch_block
 from tasks.codes import index_panel, stored_rotation
 from tasks.config import IndexConfig, ModelConfig, RuntimeConfig
 from tasks.index_identity import index_space
@@ -27,7 +28,6 @@ from tasks.signatures import (
     calibrate_index,
     commit_index,
     plan_index,
-    sketch_block,
     writing_index,
 )
 

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,40 @@ def test_forward_from_a_rejected_line_gives_the_reason(root: str) -> None:
     (step,) = walk_forward(root, source=SOURCE, line=77)
     assert step.kind == "rejected"
     assert step.detail == {"reason": "not JSON", "batch_id": "b2"}
+
+
+def test_a_row_that_changed_leads_to_the_releases_of_each_version(root: str) -> None:
+    """A release that holds the version of before is found, under that version alone."""
+    with BatchWriter(CorpusRef(root, "main"), "b3") as writer:
+        again = make_rows(3, 4, source="data/later.jsonl")
+        writer.add(again)
+        writer.commit({})
+    steps = walk_back(root, "row-000003")
+    starts = [place for place, step in enumerate(steps) if step.kind == "source"]
+    newest, before = steps[: starts[1]], steps[starts[1] :]
+    assert newest[0].id == "data/later.jsonl:4"
+    assert [step.kind for step in newest] == ["source", "row", "batch"]
+    assert [step.kind for step in before] == [
+        "source", "row", "batch", "index", "scores", "release",
+    ]  # fmt: skip
+    assert before[-1].id == "r1"
+
+
+@pytest.mark.parametrize("gone", ["scores/s1", "indexes/main"])
+def test_a_release_is_found_even_when_what_it_was_made_from_is_gone(root: str, gone: str) -> None:
+    shutil.rmtree(Path(root, gone))
+    kinds = [step.kind for step in walk_back(root, "row-000003")]
+    lost = {"scores/s1": "scores", "indexes/main": "index"}[gone]
+    assert "release" in kinds
+    assert lost not in kinds
+
+
+def test_a_record_of_a_refused_file_gives_the_reason(root: str) -> None:
+    with BatchWriter(CorpusRef(root, "main"), "bad") as writer:
+        writer.reject(make_rejected(5000))
+        writer.refuse({})
+    (step,) = walk_forward(root, source=SOURCE, line=5000)
+    assert step.detail == {"reason": "not JSON", "refused_batch": "bad"}
 
 
 def test_unknown_rows_and_lines_say_so(root: str) -> None:
