@@ -21,7 +21,7 @@ Line = Mapping[str, Any]
 CONTROL_WORDS = {
     "same_domain": "control: knowing the label alone",
     "shuffled": "control: must be 0 but for noise",
-    "noise_floor": "what could be reached at most",
+    "noise_floor": "noise floor: what could be reached",
 }
 ARMS = ("base", "random", "oracle")
 

@@ -49,7 +49,7 @@ def find_highlights(
         seen.add(one.place.key)
         try:
             found.update(_of_query(results, one, runtime))
-        except (ValueError, StorageError, OSError) as error:
+        except (ValueError, RuntimeError, StorageError, OSError) as error:
             # the page is drawn whether or not index and model are here; the reason stands on it
             reasons.append(str(error))
     if found or not seen:
