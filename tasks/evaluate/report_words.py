@@ -9,6 +9,7 @@ from tasks.evaluate.report_data import DECIDING, Contender, Key, Measure, Place,
 from tasks.page.text import count, listed, number, shortened, size
 
 NAME_CHARS = 48
+WINNERS_NAMED = 2
 METRIC_NAMES = {
     "auprc": "auPRC",
     "auroc": "auROC",
@@ -110,9 +111,14 @@ def _title(results: Results, verdicts: Sequence[Verdict]) -> str:
         rest = len(verdicts) - 1
         others = f"; {count(rest, 'other task decides', 'other tasks decide')} nothing"
         return _single(results, decided[0]) + (others if rest else "")
-    name, wins = winner(results, decided)
+    names, wins = winners(results, decided)
     asked = f"{wins} of {count(len(verdicts), 'task')}"
-    return f"{short(name)} is best or level with the best on {asked}, with {_cost(results, name)}"
+    if len(names) == 1:
+        return f"{short(names[0])} is best or level on {asked}, with {_cost(results, names[0])}"
+    shown = [f"{short(name)} ({_cost(results, name)})" for name in names[:WINNERS_NAMED]]
+    if len(names) > WINNERS_NAMED:
+        shown.append(count(len(names) - WINNERS_NAMED, "other method"))
+    return f"{listed(shown)} are each best or level on {asked}"
 
 
 def _single(results: Results, verdict: Verdict) -> str:
@@ -142,22 +148,25 @@ def tally(verdicts: Sequence[Verdict]) -> Counter[str]:
     )
 
 
-def winner(results: Results, verdicts: Sequence[Verdict]) -> tuple[str, int]:
-    """Return the method that is best or level most often; of equals the one with fewer bytes."""
+def winners(results: Results, verdicts: Sequence[Verdict]) -> tuple[list[str], int]:
+    """Return the methods that are best or level on most tasks, and on how many.
+
+    The one that is best more often comes first; of equals the one with fewer bytes.
+    """
     wins = tally(verdicts)
     alone = Counter(one.best.name for one in verdicts if one.best is not None)
+    most = max(wins.values())
 
-    def order(name: str) -> tuple[int, int, float]:
-        return -wins[name], -alone[name], results.bytes_of(name) or 0.0
+    def order(name: str) -> tuple[int, float]:
+        return -alone[name], results.bytes_of(name) or 0.0
 
-    name = min(sorted(wins), key=order)
-    return name, wins[name]
+    return sorted((name for name in sorted(wins) if wins[name] == most), key=order), most
 
 
 def standfirst(results: Results, verdicts: Sequence[Verdict]) -> str:
     """Return how the headline came about, what it leaves out, and what trainings say."""
     decided = [one for one in verdicts if one.decides]
-    parts = [_others(results, decided), _undecided(verdicts), _trained(results)]
+    parts = [_bests(decided), _undecided(verdicts), _trained(results)]
     model = _model(results)
     parts.append(
         f"Judged by average precision over the whole ranking, with {model}; two methods are level "
@@ -166,16 +175,14 @@ def standfirst(results: Results, verdicts: Sequence[Verdict]) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _others(results: Results, decided: Sequence[Verdict]) -> str:
-    if len(decided) < 2:
-        return ""
-    name, _ = winner(results, decided)
-    lost = [
-        f"{one.best.name} on {one.place.name}"
-        for one in decided
-        if one.best is not None and name not in {m.name for m in (one.best, *one.level)}
-    ]
-    return f"Ahead of it: {listed(lost)}." if lost else ""
+def _bests(decided: Sequence[Verdict]) -> str:
+    """Return which method is best on which tasks."""
+    where: dict[str, list[str]] = {}
+    for one in decided:
+        if one.best is not None:
+            where.setdefault(one.best.name, []).append(one.place.name)
+    words = [f"{short(name)} on {listed(tasks)}" for name, tasks in where.items()]
+    return f"Best: {'; '.join(words)}." if len(decided) > 1 else ""
 
 
 def _undecided(verdicts: Sequence[Verdict]) -> str:

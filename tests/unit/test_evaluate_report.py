@@ -46,13 +46,19 @@ def test_verdicts_name_the_best_what_is_level_and_what_shows_nothing(tmp_path: P
     assert "is not above chance" in nothing
 
 
-def test_the_headline_counts_tasks_that_decide_and_prefers_few_bytes(tmp_path: Path):
-    two = {"one": CLEAR, "two": CLEAR, "nothing": NOTHING}
-    found = results(tmp_path, two)
+def test_the_headline_counts_tasks_that_decide_and_names_equals(tmp_path: Path):
+    ahead = {**CLEAR, "RISE wide": 0.5}
+    found = results(tmp_path / "one", {"one": ahead, "two": ahead, "nothing": NOTHING})
     verdicts = [found.verdict(place) for place in found.places]
-    words = title(found, verdicts)
-    assert re.fullmatch(r"RISE \w+ is best or level with the best on 2 of 3 tasks, with .*", words)
-    assert "On nothing no method is above chance." in standfirst(found, verdicts)
+    words = "RISE compact is best or level on 2 of 3 tasks, with 516 bytes a row"
+    assert title(found, verdicts) == words
+    told = standfirst(found, verdicts)
+    assert told.startswith("Best: RISE compact on one and two. On nothing no method is above")
+    both = results(tmp_path / "both", {"one": CLEAR, "two": CLEAR})
+    words = title(both, [both.verdict(place) for place in both.places])
+    names = {"RISE compact (516 bytes a row)", "RISE wide (49.2 KB a row)"}
+    assert set(words.partition(" are each best")[0].split(" and ")) == names
+    assert words.endswith("are each best or level on 2 of 2 tasks")
 
 
 def test_a_single_task_that_decides_and_none(tmp_path: Path):
