@@ -183,6 +183,40 @@ def plant(
         say(f"\nNext: rise evaluate {written.settings}")
 
 
+@evaluate_app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Work folder of an evaluation.")],
+    markdown: Annotated[
+        Path | None, typer.Option(help="Also write the tables into this page, between marks.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Of the marks in --markdown.")] = "results",
+    pictures: Annotated[
+        Path | None, typer.Option(help="Also write pictures (SVG) into this folder.")
+    ] = None,
+    device: Device = None,
+    *,
+    highlights: Annotated[
+        bool, typer.Option(help="Run the model, to show which tokens made the scores of RISE.")
+    ] = True,
+) -> None:
+    """Draw the page of an evaluation again, from its tables."""
+    with plain_errors():
+        quiet_defaults()
+        from tasks.config import RuntimeConfig
+        from tasks.evaluate.report import write_evaluation_report
+        from tasks.evaluate.report_markdown import write_markdown
+        from tasks.evaluate.report_pictures import write_pictures
+
+        runtime = RuntimeConfig(device=device) if device else RuntimeConfig()
+        page = write_evaluation_report(folder, highlights=highlights, runtime=runtime)
+        say(page.title)
+        say(page.path if page.no_highlights is None else f"{page.path} ({page.no_highlights})")
+        if markdown is not None:
+            say(str(write_markdown(folder, markdown, name=name)))
+        for path in [] if pictures is None else write_pictures(folder, pictures):
+            say(str(path))
+
+
 def show_evaluation(report: Any) -> None:
     """Write a table for each task, and where the tables are."""
     for task, paradigm in dict.fromkeys((one["task"], one["paradigm"]) for one in report.summary):
@@ -203,6 +237,7 @@ def show_evaluation(report: Any) -> None:
             "refused": report.n_refused,
             "failed": report.n_failed,
             "tables": report.folder,
+            "report": report.page,
         },
     )
     if report.n_refused or report.n_failed:

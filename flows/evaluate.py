@@ -2,17 +2,26 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from prefect import flow
 
-from flows.artifacts import leave_report, leave_table
+from flows.artifacts import leave_picture, leave_report, leave_table
 from flows.failure import explain_failure
 from flows.progress import FlowProgress
 from tasks.evaluate.effects import EffectsReport, scored_methods
 from tasks.evaluate.gather import Gathered
+from tasks.evaluate.report import EvaluationPage
+from tasks.evaluate.report_pictures import picture_url
 from tasks.evaluate.run import Outcome, TaskReport, cells, check_evaluation, method_names
 from tasks.evaluate.settings import EvaluateConfig, Paradigm
-from tasks.prefect_tasks import gather_tables, measure_effects, prepare_task, run_method
+from tasks.prefect_tasks import (
+    draw_evaluation,
+    gather_tables,
+    measure_effects,
+    prepare_task,
+    run_method,
+)
 
 SHOWN_METRICS = (
     *("auprc", "precision", "full_ap", "mrr", "length_correlation"),
@@ -49,7 +58,9 @@ def evaluate(config: EvaluateConfig, command: str = "") -> Gathered:
         _leave_task(prepared, gathered, outcomes)
     if gathered is None:  # settings have at least one task, one paradigm and one method
         raise ValueError("there is no task to evaluate; set tasks.")
-    _leave_summary(config, gathered, outcomes)
+    page: EvaluationPage = draw_evaluation(gathered.folder, highlights=True, runtime=config.runtime)
+    gathered = replace(gathered, page=page.path)
+    _leave_summary(config, gathered, outcomes, page.title)
     return gathered
 
 
@@ -93,21 +104,26 @@ def _leave_task(report: TaskReport, gathered: Gathered, outcomes: Sequence[Outco
     )
 
 
-def _leave_summary(config: EvaluateConfig, gathered: Gathered, outcomes: Sequence[Outcome]) -> None:
+def _leave_summary(
+    config: EvaluateConfig, gathered: Gathered, outcomes: Sequence[Outcome], headline: str
+) -> None:
     leave_report(
         "evaluate",
         title=f"{gathered.n_results:,} results of {len(method_names(config)):,} methods on "
         f"{len(cells(config)):,} tasks",
         facts={
+            "which method to trust": headline,
             "results": gathered.n_results,
             "kept from runs before": sum(one.kind == "kept" for one in outcomes),
             "methods that refused": gathered.n_refused,
             "methods that failed": gathered.n_failed,
             "model": config.model.name,
         },
-        links={"tables": gathered.folder},
+        links={"report": gathered.page, "tables": gathered.folder},
         warnings=[one.summary for one in outcomes if one.reason],
     )
+    if gathered.n_results:
+        leave_picture("evaluate-picture", picture_url(gathered.folder), description=headline)
 
 
 def _shown(line: Mapping[str, object]) -> list[str]:

@@ -14,6 +14,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from storage.errors import StorageError
 from tasks import block_work, corpus, queries, refresh, release, report, scoring, signatures
 from tasks.evaluate import effects, gather, run
+from tasks.evaluate import report as evaluate_report
 
 RETRIES = 2
 RETRY_SECONDS = [2.0, 10.0]
@@ -56,3 +57,4 @@ prepare_task = _stage(run.prepare, "prepare {task}, {paradigm}")
 run_method = _stage(run.run_method, "{method} on {task}, {paradigm}")
 measure_effects = _stage(effects.measure_effects, "trainings on {task}, {paradigm}")
 gather_tables = _stage(gather.gather, "gather tables")
+draw_evaluation = _stage(evaluate_report.write_evaluation_report, "draw report")

@@ -36,6 +36,7 @@ class Gathered:
         n_refused: Cells whose method refused.
         n_failed: Cells whose method failed.
         summary: Task, method and its headline numbers, for people.
+        page: The report; empty where none was drawn yet.
     """
 
     folder: str
@@ -43,6 +44,7 @@ class Gathered:
     n_refused: int
     n_failed: int
     summary: tuple[Mapping[str, Any], ...]
+    page: str = ""
 
 
 def gather(

@@ -76,7 +76,7 @@ def histogram(
     totals = [sum(column) for column in zip(*(layer.counts for layer in layers), strict=True)]
     height, highest = HIGH, max([*totals, *(outline or ()), 1.0])
     across, up = Scale(edges[0], edges[-1]), Scale(0.0, cap or highest)
-    parts = [_frame(across, up, height)]
+    parts = [frame(across, up, height)]
     floor = [0.0] * len(totals)
     for layer in layers:
         parts.append(_columns(edges, layer, floor, across, up, height))
@@ -84,7 +84,7 @@ def histogram(
     if outline is not None:
         parts.append(_outline(edges, outline, across, up, height))
     parts += [_mark(mark, across, height) for mark in marks]
-    return _picture(parts, height + TOP + BOTTOM, alt)
+    return picture(parts, height + TOP + BOTTOM, alt)
 
 
 def outlines(layers: Sequence[Layer], *, alt: str, ticks: Sequence[tuple[float, str]]) -> Markup:
@@ -98,11 +98,11 @@ def outlines(layers: Sequence[Layer], *, alt: str, ticks: Sequence[tuple[float, 
     height, highest = LOW, max([*(count for layer in layers for count in layer.counts), 1e-9])
     edges = [float(edge) for edge in range(len(layers[0].counts) + 1)]
     across, up = Scale(edges[0], edges[-1]), Scale(0.0, 100 * highest)
-    parts = [_frame(across, up, height, unit="%", named=ticks)]
+    parts = [frame(across, up, height, unit="%", named=ticks)]
     for layer in layers:
         shares = [100 * count for count in layer.counts]
         parts.append(_outline(edges, shares, across, up, height, style=layer.style))
-    return _picture(parts, height + TOP + BOTTOM, alt)
+    return picture(parts, height + TOP + BOTTOM, alt)
 
 
 def scatter(points: Sequence[Point], *, alt: str, names: tuple[str, str]) -> Markup:
@@ -115,9 +115,9 @@ def scatter(points: Sequence[Point], *, alt: str, names: tuple[str, str]) -> Mar
     """
     across = _padded([point.x for point in points])
     up, height = _padded([point.y for point in points]), HIGH
-    parts = [_frame(across, up, height)]
+    parts = [frame(across, up, height)]
     for point in points:
-        place: Attributes = {"cx": _percent(across.at(point.x)), "cy": _down(up, point.y, height)}
+        place: Attributes = {"cx": percent(across.at(point.x)), "cy": _down(up, point.y, height)}
         parts.append(
             tag("circle", tag("title", point.name), r=4, class_=f"dot {point.style}", **place)
         )
@@ -129,7 +129,7 @@ def scatter(points: Sequence[Point], *, alt: str, names: tuple[str, str]) -> Mar
         "text_anchor": "end",
     }
     parts.append(tag("text", names[0], **end))
-    return _picture(parts, height + TOP + BOTTOM, alt)
+    return picture(parts, height + TOP + BOTTOM, alt)
 
 
 def bar(parts: Sequence[tuple[float, str]], *, marks: Sequence[float] = ()) -> Markup:
@@ -142,15 +142,15 @@ def bar(parts: Sequence[tuple[float, str]], *, marks: Sequence[float] = ()) -> M
     drawn, start = [], 0.0
     for width, style in parts:
         shape: Attributes = {
-            "x": _percent(start),
-            "width": _percent(max(width, 0.0)),
+            "x": percent(start),
+            "width": percent(max(width, 0.0)),
             "y": 3,
             "height": 12,
         }
         drawn.append(tag("rect", class_=style, **shape))
         start += width
     for place in marks:
-        line: Attributes = {"x1": _percent(place), "x2": _percent(place), "y1": 0, "y2": 18}
+        line: Attributes = {"x1": percent(place), "x2": percent(place), "y1": 0, "y2": 18}
         drawn.append(tag("line", class_="limit", **line))
     return tag("svg", *drawn, class_="bar", height=18, width="100%", aria_hidden="true")
 
@@ -187,12 +187,13 @@ def legend(entries: Sequence[tuple[str, str]]) -> Markup:
 # ------------------------------------------------------------------------------------- pieces
 
 
-def _picture(parts: Sequence[Markup], height: int, alt: str) -> Markup:
+def picture(parts: Sequence[Markup], height: int, alt: str) -> Markup:
+    """Return parts as one picture, as wide as there is room."""
     about: Attributes = {"role": "img", "aria_label": alt, "class_": "plot"}
     return tag("svg", *parts, width="100%", height=height, **about)
 
 
-def _frame(
+def frame(
     across: Scale,
     up: Scale,
     height: int,
@@ -215,12 +216,12 @@ def _frame(
     for value, words in named:
         place = across.at(value)
         label: Attributes = {
-            "x": _percent(place),
+            "x": percent(place),
             "y": height + TOP + 18,
             "text_anchor": _anchor(place),
         }
         parts.append(tag("text", words, class_="axis", **label))
-        line: Attributes = {"x1": _percent(place), "x2": _percent(place)}
+        line: Attributes = {"x1": percent(place), "x2": percent(place)}
         parts.append(tag("line", y1=height + TOP, y2=height + TOP + 5, class_="tick", **line))
     base = height + TOP
     parts.append(tag("line", x1="0%", x2="100%", y1=base, y2=base, class_="base"))
@@ -243,7 +244,7 @@ def _columns(
         top, bottom = _down(up, low + more, height), _down(up, low, height)
         # a single row among thousands must still be seen
         tall = max(bottom - top, 1.5)
-        shape: Attributes = {"x": _percent(left), "width": _percent((right - left) * 0.94)}
+        shape: Attributes = {"x": percent(left), "width": percent((right - left) * 0.94)}
         drawn.append(tag("rect", y=bottom - tall, height=tall, **shape))
     return tag("g", *drawn, class_=layer.style)
 
@@ -270,10 +271,10 @@ def _outline(
 
 def _mark(mark: Mark, across: Scale, height: int) -> Markup:
     place = across.at(mark.value)
-    line: Attributes = {"x1": _percent(place), "x2": _percent(place), "y1": 14, "y2": height + TOP}
+    line: Attributes = {"x1": percent(place), "x2": percent(place), "y1": 14, "y2": height + TOP}
     anchor = "start" if place < 50 else "end"
     shift = 5 if place < 50 else -5
-    name: Attributes = {"x": _percent(place), "dx": shift, "y": 12, "text_anchor": anchor}
+    name: Attributes = {"x": percent(place), "dx": shift, "y": 12, "text_anchor": anchor}
     return joined(
         tag("line", class_=mark.style, **line),
         tag("text", mark.name, class_=f"name {mark.style}", **name),
@@ -290,13 +291,14 @@ def _anchor(place: float) -> str:
     return "start" if place < 4 else "end" if place > 96 else "middle"
 
 
-def _percent(place: float) -> str:
+def percent(place: float) -> str:
+    """Return a place as SVG writes it."""
     return f"{safe(float(place))}%"
 
 
 def _inset(place: float) -> str:
     """Keep a dot's whole disc inside the picture."""
-    return _percent(3.0 + 0.94 * min(100.0, max(0.0, place)))
+    return percent(3.0 + 0.94 * min(100.0, max(0.0, place)))
 
 
 def _down(up: Scale, value: float, height: int) -> float:

@@ -1,10 +1,12 @@
 """`rise evaluate` on a real Prefect engine: a planted task, trained on, measured, run again."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluation_tables import CLEAR, leave_evaluation
 from pipeline_samples import write_rows
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
@@ -19,6 +21,9 @@ from tasks.evaluate.tables import read_tables
 pytestmark = pytest.mark.usefixtures("prefect_harness")
 
 TRAINING = {"trained": {"kind": "blocks", "blocks": 1}, "max_tokens": 60}
+SMALL = {"sketch": {"kind": "principal", "hidden_dim": 8, "projected_dim": 8}, "code": "sign"}
+RISE = {"method": "rise", "settings": {"signature": SMALL}}
+ARTIFACTS = ["evaluate-planted-predict", "evaluate-report", "evaluate-picture"]
 LDS = {"rows": 8, "queries": 3, "subsets": 3, "repeats": 1, "queries_from": "rows"}
 
 
@@ -60,11 +65,13 @@ def test_a_planted_task_is_measured_and_resumed(
     assert "1 of 3: BM25 on planted (predict): scored" in told
     assert "2 of 3: Z0-Inf on planted (predict): refused: Z0-Inf needs 2 checkpoints" in told
 
-    again = run(settings | {"methods": ["bm25", "length", "random"]})
+    again = run(settings | {"methods": ["bm25", RISE, "random"]})
     told = capfd.readouterr().err
     assert "1 of 3: BM25 on planted (predict): kept" in told
-    assert "2 of 3: length on planted (predict): scored" in told
+    assert "2 of 3: RISE, own settings on planted (predict): scored" in told
     assert again.n_results == 3
+    page = Path(again.page).read_text("utf-8")
+    assert re.search('<mark class="[pn][1-6]" title="[^"]+ of the score">', page)
     old, new = (
         [line for line in found.metrics.to_pylist() if line["method"] == "BM25"]
         for found in (tables, read_tables(Path(again.folder)))
@@ -73,13 +80,22 @@ def test_a_planted_task_is_measured_and_resumed(
 
     with get_client(sync_client=True) as client:
         left = client.read_artifacts(
-            artifact_filter=ArtifactFilter(
-                key=ArtifactFilterKey(any_=["evaluate-planted-predict", "evaluate-report"])
-            )
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=ARTIFACTS))
         )
-    assert {one.key for one in left} == {"evaluate-planted-predict", "evaluate-report"}
+    assert {one.key for one in left} == set(ARTIFACTS)
     table = next(json.loads(one.data) for one in left if one.key == "evaluate-planted-predict")
     assert {line["method"] for line in table} >= {"BM25", "random"}
+
+
+def test_a_page_is_drawn_again_with_tables_and_pictures(tmp_path: Path) -> None:
+    work = leave_evaluation(tmp_path / "work", {"clear": CLEAR})
+    options = ["--markdown", str(tmp_path / "r.md"), "--pictures", str(tmp_path / "pictures")]
+    made = CliRunner().invoke(app, ["evaluate", "report", str(work), "--no-highlights", *options])
+    assert made.exit_code == 0, made.output
+    assert "On clear, RISE" in made.output
+    assert (work / "tables" / "report.html").is_file()
+    assert "### clear" in (tmp_path / "r.md").read_text("utf-8")
+    assert (tmp_path / "pictures" / "methods.svg").is_file()
 
 
 def test_settings_that_cannot_be_run_are_refused_before_any_work(settings: dict[str, Any]) -> None:

@@ -1,0 +1,245 @@
+"""The report's section on what training does: LDS, tail-patch, closed loop, with their controls."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from tasks.evaluate.closed_loop import DEVIATIONS_TO_PASS, Verdict, verdicts
+from tasks.evaluate.report_data import Place, Results
+from tasks.evaluate.report_tasks import method_cell
+from tasks.evaluate.report_words import ends_of, figure_of
+from tasks.page.charts import interval
+from tasks.page.markup import Content, joined, tag
+from tasks.page.parts import Column, more, table
+from tasks.page.shell import Section
+from tasks.page.text import NOTHING, count, number, percent
+
+Line = Mapping[str, Any]
+
+CONTROL_WORDS = {
+    "same_domain": "control: knowing the label alone",
+    "shuffled": "control: must be 0 but for noise",
+    "noise_floor": "noise floor: what could be reached",
+}
+ARMS = ("base", "random", "oracle")
+
+
+def effects_section(results: Results) -> Section | None:
+    """Return the section; None where no training was measured."""
+    parts = []
+    for place in results.places:
+        found = [
+            part
+            for part in (_lds(results, place), _tail(results, place), _loop(results, place))
+            if part is not None
+        ]
+        if found:
+            parts += [tag("h3", place.name), *found]
+    if not parts:
+        return None
+    return Section("Training", "Do the scores foretell what training does?", joined(*parts))
+
+
+def _named(results: Results, name: str) -> Content:
+    found = results.method(name)
+    return name if found is None else method_cell(found)
+
+
+# ----------------------------------------------------------------------------------------- LDS
+
+
+def _lds(results: Results, place: Place) -> Markup | None:
+    lines = results.rows_of("lds", place)
+    if not lines:
+        return None
+    own = sorted(
+        (line for line in lines if line["kind"] == "method"), key=lambda line: -_value(line)
+    )
+    controls = [line for line in lines if line["kind"] != "method"]
+    low = min(0.0, *(_value(line) for line in lines), *(line["low"] or 0.0 for line in own))
+    columns = [Column("method"), Column("LDS", "number"), Column("", "picture")]
+    columns += [Column("± over subsets", "number")]
+    rows = [
+        [
+            _lds_name(results, line),
+            _with_ends(line),
+            _bar(results, line, low),
+            figure_of(line["deviation"]),
+        ]
+        for line in (*own, *controls)
+    ]
+    first = lines[0]
+    note = (
+        "LDS: does the sum of a method's scores over a random half of the rows foretell a query's "
+        "loss after training on it? Rank correlation over "
+        f"{count(first['n_subsets'], 'subset')}, mean over {_queries(first['n_queries'])}, 95% "
+        "interval over queries. Methods score the short texts that were trained on."
+    )
+    made = table(columns, rows, caption=f"LDS on {place.name}", stacks=True)
+    return tag("div", tag("h4", "Linear datamodeling score"), made, tag("p", note, class_="note"))
+
+
+def _lds_name(results: Results, line: Line) -> Content:
+    if line["kind"] == "method":
+        return _named(results, line["method"])
+    words = CONTROL_WORDS.get(line["kind"], line["kind"])
+    return joined(line["method"], " ", tag("span", words, class_="aside"))
+
+
+def _value(line: Line) -> float:
+    return -1.0 if line["value"] is None else float(line["value"])
+
+
+def _with_ends(line: Line) -> Content:
+    ends = ends_of(line["low"], line["high"])
+    value = figure_of(line["value"])
+    return joined(value, " ", tag("span", ends, class_="aside")) if ends else value
+
+
+def _bar(results: Results, line: Line, low: float) -> Content:
+    if line["value"] is None:
+        return ""
+
+    def place(value: float | None) -> float | None:
+        return None if value is None else 100 * (value - low) / (1.0 - low)
+
+    zero = [place(0.0) or 0.0]
+    found = results.method(line["method"]) if line["kind"] == "method" else None
+    style = "k6" if found is None else found.style
+    return interval(
+        place(line["value"]) or 0.0,
+        place(line["low"]),
+        place(line["high"]),
+        style=style,
+        marks=zero,
+    )
+
+
+def _queries(n_queries: int) -> str:
+    return count(n_queries, "query", "queries")
+
+
+# ---------------------------------------------------------------------------------- tail-patch
+
+
+def _tail(results: Results, place: Place) -> Markup | None:
+    lines = results.rows_of("tail_patch", place)
+    if not lines:
+        return None
+    columns = [Column("method"), Column("its rows", "number"), Column("95% interval", "number")]
+    columns += [Column("random rows", "number"), Column("above random", "number"), Column("says")]
+    rows = [
+        [
+            _named(results, line["method"]),
+            _signed(line["value"]),
+            _ends(line),
+            _signed(line["random"]),
+            _signed(_above(line)),
+            _tail_words(line),
+        ]
+        for line in sorted(lines, key=lambda line: -_value(line))
+    ]
+    first = lines[0]
+    note = (
+        "Change of a query's log-probability (nats a token) after one training step on its "
+        f"strongest {count(first['k'], 'row')}, mean over {_queries(first['n_queries'])}."
+    )
+    made = table(columns, rows, caption=f"Tail-patch on {place.name}", stacks=True)
+    return tag("div", tag("h4", "Tail-patch"), made, tag("p", note, class_="note"))
+
+
+def _above(line: Line) -> float | None:
+    if line["value"] is None or line["random"] is None:
+        return None
+    return float(line["value"]) - float(line["random"])
+
+
+def _tail_words(line: Line) -> str:
+    if line["low"] is None or line["random"] is None:
+        return NOTHING
+    if line["low"] > line["random"]:
+        return "better than random rows"
+    return "worse than random rows" if line["high"] < line["random"] else "as random rows"
+
+
+def _signed(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _ends(line: Line) -> str:
+    if line["low"] is None:
+        return NOTHING
+    return f"{_signed(line['low'])} to {_signed(line['high'])}"
+
+
+# --------------------------------------------------------------------------------- closed loop
+
+
+def _loop(results: Results, place: Place) -> Markup | None:
+    lines = results.rows_of("closed_loop", place)
+    if not lines:
+        return None
+    found = {one.method: one for one in verdicts(lines)}
+    columns = [Column("method"), *(Column(name, "number") for name in ("top", "random", "bottom"))]
+    columns += [Column("± seeds", "number"), Column("purity of top", "number"), Column("verdict")]
+    rows = [_loop_row(results, one, lines) for one in found.values()]
+    fixed = [f"{arm} {figure_of(_mean(lines, '', arm))}" for arm in ARMS if _of(lines, "", arm)]
+    n_seeds = len({line["seed"] for line in lines})
+    budget = max(line["n_tokens"] for line in lines)
+    note = (
+        "Loss on held-out texts of the target (lower is better) after training on the rows that a "
+        f"method puts on top, on random rows, and on those at its bottom: up to {number(budget)} "
+        f"tokens each, {count(n_seeds, 'seed')}. Without a method: {'; '.join(fixed)}. Passed: top "
+        f"below random below bottom, each by more than {DEVIATIONS_TO_PASS:g} deviations between "
+        "seeds."
+    )
+    made = table(columns, rows, caption=f"Closed loop on {place.name}", stacks=True)
+    arms = more("Every arm, with losses elsewhere", _arms(lines))
+    head = tag("h4", "Closed loop")
+    return tag("div", head, made, tag("p", note, class_="note"), arms)
+
+
+def _loop_row(results: Results, one: Verdict, lines: Sequence[Line]) -> list[Content]:
+    purity = _mean(lines, one.method, "top", "purity")
+    word = tag("span", "passed", class_="right") if one.passed else "not passed"
+    return [
+        _named(results, one.method),
+        figure_of(one.top),
+        figure_of(one.random),
+        figure_of(one.bottom),
+        figure_of(one.deviation),
+        percent(purity),
+        word,
+    ]
+
+
+def _arms(lines: Sequence[Line]) -> Markup:
+    columns = [Column("arm"), Column("rows", "number"), Column("tokens", "number")]
+    columns += [
+        Column(name, "number") for name in ("right rows", "loss, target", "loss, elsewhere")
+    ]
+    rows: list[list[Content]] = []
+    for method, arm in dict.fromkeys((line["method"], line["arm"]) for line in lines):
+        own = _of(lines, method, arm)
+        rows.append(
+            [
+                f"{arm} by {method}" if method else arm,
+                number(round(float(np.mean([line["n_rows"] for line in own])))),
+                number(round(float(np.mean([line["n_tokens"] for line in own])))),
+                percent(_mean(lines, method, arm, "purity")),
+                figure_of(_mean(lines, method, arm)),
+                figure_of(_mean(lines, method, arm, "loss_elsewhere")),
+            ]
+        )
+    return table(columns, rows, caption="Arms of the closed loop, means over seeds")
+
+
+def _of(lines: Sequence[Line], method: str, arm: str) -> list[Line]:
+    return [line for line in lines if line["method"] == method and line["arm"] == arm]
+
+
+def _mean(lines: Sequence[Line], method: str, arm: str, name: str = "loss_target") -> float | None:
+    values = [line[name] for line in _of(lines, method, arm) if line[name] is not None]
+    return float(np.mean(values)) if values else None

@@ -1,0 +1,220 @@
+"""The page of an evaluation says which method to trust, shows texts as text, and loads nothing."""
+
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluation_tables import BY_LENGTH, CLEAR, NOTHING, effects, leave_evaluation
+from page_checks import ATTRIBUTES, ELEMENTS, HOSTILE, Reader
+
+from storage.errors import NotFoundError
+from tasks.config import RuntimeConfig
+from tasks.evaluate.report import write_evaluation_report
+from tasks.evaluate.report_data import DECIDING, Results, read_results
+from tasks.evaluate.report_markdown import write_markdown
+from tasks.evaluate.report_pictures import picture_url, write_pictures
+from tasks.evaluate.report_words import standfirst, title, verdict_words
+
+SVG = "{http://www.w3.org/2000/svg}"
+ALL = {"clear": CLEAR, "by-length": BY_LENGTH, "nothing": NOTHING}
+
+
+def results(work: Path, tasks: dict[str, Any], **changes: Any) -> Results:
+    return read_results(leave_evaluation(work, tasks, **changes))
+
+
+def said(found: Results) -> list[str]:
+    return [verdict_words(found, found.verdict(place)) for place in found.places]
+
+
+def draw(work: Path, **options: Any) -> str:
+    return Path(write_evaluation_report(work, **options).path).read_text("utf-8")
+
+
+# ------------------------------------------------------------------------------------ verdicts
+
+
+def test_verdicts_name_the_best_what_is_level_and_what_shows_nothing(tmp_path: Path):
+    clear, by_length, nothing = said(results(tmp_path, ALL))
+    assert re.match(r"RISE (compact \(516 bytes|wide \(49.2 KB) a row\): 0\.\d{3} \(0\.", clear)
+    assert "Level with it: RISE " in clear
+    assert "BM25" not in clear
+    assert by_length.startswith("Nothing: length does as well as the best method, RISE")
+    assert "is not above chance" in nothing
+
+
+def test_the_headline_counts_tasks_that_decide_and_names_equals(tmp_path: Path):
+    ahead = {**CLEAR, "RISE wide": 0.5}
+    found = results(tmp_path / "one", {"one": ahead, "two": ahead, "nothing": NOTHING})
+    verdicts = [found.verdict(place) for place in found.places]
+    words = "RISE compact is best or level on 2 of 3 tasks, with 516 bytes a row"
+    assert title(found, verdicts) == words
+    told = standfirst(found, verdicts)
+    assert told.startswith("Best: RISE compact on one and two. On nothing no method is above")
+    both = results(tmp_path / "both", {"one": CLEAR, "two": CLEAR})
+    words = title(both, [both.verdict(place) for place in both.places])
+    names = {"RISE compact (516 bytes a row)", "RISE wide (49.2 KB a row)"}
+    assert set(words.partition(" are each best")[0].split(" and ")) == names
+    assert words.endswith("are each best or level on 2 of 2 tasks")
+
+
+def test_a_single_task_that_decides_and_none(tmp_path: Path):
+    one = results(tmp_path / "one", ALL)
+    words = title(one, [one.verdict(place) for place in one.places])
+    assert words.startswith("On clear, RISE ")
+    assert words.endswith("is level with it; 2 other tasks decide nothing")
+    none = results(tmp_path / "none", {"nothing": NOTHING})
+    words = title(none, [none.verdict(place) for place in none.places])
+    assert words == "Nothing is shown: no method is above chance and the controls"
+
+
+def test_level_is_a_difference_by_query_that_may_be_nothing(tmp_path: Path):
+    found = results(tmp_path, {"clear": CLEAR})
+    (place,) = found.places
+    standing = found.standing(place, DECIDING)
+    columns = found.tables.per_query.to_pylist()
+    own = {
+        method: np.array(
+            [
+                line["value"]
+                for line in columns
+                if line["method"] == method and line["metric"] == "full_ap"
+            ]
+        )
+        for method in CLEAR
+    }
+    assert standing.best == max(own, key=lambda method: own[method].mean())
+    for method, values in own.items():
+        difference = own[str(standing.best)] - values
+        # far from 0, every resample is above it; where signs mix evenly, some are not
+        if difference.mean() > 4 * difference.std() / np.sqrt(len(values)):
+            assert method not in standing.level
+    assert len(standing.level) == 1
+
+
+def test_what_training_does_is_said_where_it_is_above_noise(tmp_path: Path):
+    lines = effects("clear")
+    found = results(tmp_path / "sure", {"clear": CLEAR}, **lines)
+    assert "foretold best by RISE compact on clear (LDS 0.600)" in standfirst(found, [])
+    lines["lds"] = [line for line in lines["lds"] if line["method"] != "RISE compact"]
+    unsure = results(tmp_path / "unsure", {"clear": CLEAR}, **lines)
+    assert "no method foretells beyond noise" in standfirst(unsure, [])
+
+
+# ---------------------------------------------------------------------------------------- page
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp("hostile")
+    return leave_evaluation(work, ALL, words=HOSTILE, **effects("clear"))
+
+
+def test_hostile_texts_stay_text_and_a_page_loads_nothing(hostile: Path):
+    html = draw(hostile)
+    found = Reader(html)
+    assert {name for name, _ in found.elements} <= set(ELEMENTS.split())
+    assert {name for _, attributes in found.elements for name in attributes} <= set(
+        ATTRIBUTES.split()
+    )
+    assert "Title: <script>alert(1)</script>" in found.text
+    assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069\u200b\ufeff]", html)
+    links = [attributes["href"] for _, attributes in found.elements if "href" in attributes]
+    ids = [attributes["id"] for _, attributes in found.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {str(link) for link in links} <= {f"#{one}" for one in ids}
+    for name, attributes in found.elements:
+        if name == "svg" and attributes.get("role") == "img":
+            assert attributes["aria-label"]
+
+
+def test_every_part_is_there_and_the_same_tables_give_the_same_page(tmp_path: Path):
+    work = leave_evaluation(tmp_path, {"clear": CLEAR}, **effects("clear"))
+    html = draw(work)
+    assert draw(work) == html
+    text = Reader(html).text
+    for words in (
+        *("60 of 1,000", "AP, all rows", "auPRC@5", "auPRC@20", "corr. with length"),
+        *("Precision over recall", "auPRC@20 against bytes a row", "LDS against bytes a row"),
+        *("control: must be 0 but for noise", "noise floor: what could be reached"),
+        *("better than random rows", "as random rows", "not passed"),
+        *("rise evaluate x.yaml", "a note", "weights do not fit", "chance: shuffled right rows"),
+    ):
+        assert words in text
+    assert text.count("passed") == 2  # RISE passes, BM25 does not
+
+
+def test_private_strings_in_examples_are_masked(tmp_path: Path):
+    work = leave_evaluation(
+        tmp_path, {"clear": CLEAR}, words=["plain", "mail jane.doe@mail-host.org now"]
+    )
+    examples = draw(work).partition('id="examples"')[2].partition("</section>")[0]
+    assert "now" in examples
+    assert "jane.doe" not in examples
+
+
+def test_a_page_without_index_or_model_says_why_it_has_no_highlights(tmp_path: Path):
+    work = leave_evaluation(tmp_path, {"clear": CLEAR})
+    page = write_evaluation_report(work, highlights=True, runtime=RuntimeConfig(device="cpu"))
+    assert re.match("the index of RISE .* is not in", page.no_highlights or "")
+    assert "No token highlights: the index of RISE" in Path(page.path).read_text("utf-8")
+
+
+def test_an_evaluation_without_any_score_is_still_told(tmp_path: Path):
+    page = write_evaluation_report(leave_evaluation(tmp_path, {"clear": {}}))
+    assert page.title == "No method has scores."
+
+
+def test_no_results_are_an_error(tmp_path: Path):
+    with pytest.raises(NotFoundError, match=r"results\.json"):
+        write_evaluation_report(tmp_path)
+
+
+# -------------------------------------------------------------------------- pictures, Markdown
+
+
+def test_pictures_are_whole_files_that_load_nothing(hostile: Path, tmp_path: Path):
+    written = write_pictures(hostile, tmp_path)
+    assert [path.name for path in written] == ["methods.svg", "bytes.svg", "lds.svg"]
+    for path in written:
+        picture = ET.fromstring(path.read_text("utf-8"))
+        assert picture.tag == f"{SVG}svg"
+        style = picture.findtext(f"{SVG}style") or ""
+        assert "url(" not in style
+        assert "@import" not in style
+        assert path.stat().st_size < 40_000
+    words = [one.text for one in ET.fromstring(written[0].read_text("utf-8")).iter(f"{SVG}text")]
+    assert {"RISE compact", "516 B", "clear"} <= set(words)
+    assert picture_url(hostile).startswith("data:image/svg+xml;base64,")
+
+
+def test_markdown_stays_between_its_marks(tmp_path: Path):
+    work = leave_evaluation(tmp_path / "work", ALL, words=["a|b <i>"], **effects("clear"))
+    page = tmp_path / "docs" / "results.md"
+    write_markdown(work, page)
+    first = page.read_text("utf-8")
+    assert first.startswith("# Results\n")
+    assert r"a\|b \<i\>" in first
+    assert "| **RISE compact** | 516 bytes |" in first
+    page.write_text(f"Before.\n{first}After.\n", "utf-8")
+    write_markdown(work, page)
+    assert page.read_text("utf-8") == f"Before.\n{first}After.\n"
+    write_markdown(work, page, name="again")
+    assert page.read_text("utf-8").count("### LDS") == 2
+    tables = re.findall(r"(?:^\|.*\n)+", first, re.MULTILINE)
+    assert len(tables) == 9
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+
+
+def test_marks_that_are_torn_are_an_error(tmp_path: Path):
+    work = leave_evaluation(tmp_path / "work", {"clear": CLEAR})
+    page = tmp_path / "results.md"
+    page.write_text("<!-- evaluation results: begin -->\n", "utf-8")
+    with pytest.raises(ValueError, match="put it back"):
+        write_markdown(work, page)
+    with pytest.raises(ValueError, match="letters, digits and dashes"):
+        write_markdown(work, page, name="a b")
