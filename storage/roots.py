@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from uuid import uuid4
 
-from storage.mirror import PARTIAL_SUFFIX, Mirror
-from storage.objects import is_url, local_path
+from storage.mirror import NOTES_FILE, Mirror
+from storage.mirror_keys import PARTIAL_SUFFIX
+from storage.urls import folder_url, is_url, local_path
 
 MIRROR_VARIABLE = "RISE_MIRROR"
 """Environment variable that names the folder of all mirrors."""
@@ -45,7 +47,7 @@ def store_folder(root: str | Path) -> Path:
     """
     if not is_url(str(root)):
         return local_path(str(root))
-    mirror = _mirror(str(root).rstrip("/"))
+    mirror = _mirror(folder_url(str(root)))
     mirror.look()
     return mirror.folder
 
@@ -101,7 +103,8 @@ def mirror_at(path: Path) -> Mirror | None:
     try:
         return _mirror((Path(home) / name / URL_FILE).read_text())
     except FileNotFoundError:
-        return None
+        known = _mirrors.get((os.getpid(), str(Path(home) / name)))
+        return None if known is None else _mirror(known.url)  # somebody deleted it
 
 
 @contextmanager
@@ -171,9 +174,18 @@ def _mirror(url: str) -> Mirror:
     place = mirrors_folder() / hashlib.sha256(url.encode()).hexdigest()[:NAME_DIGITS]
     key = (os.getpid(), str(place))  # a forked process opens its own connections
     with _opening:
-        if key not in _mirrors:
+        if key not in _mirrors or not (place / NOTES_FILE).exists():  # or somebody deleted it
             for old in [old for old in _mirrors if old[0] != os.getpid()]:
                 del _mirrors[old]
             _mirrors[key] = Mirror(url, place)
-            (place / URL_FILE).write_text(url)
+            _write_url(place, url)
         return _mirrors[key]
+
+
+def _write_url(place: Path, url: str) -> None:
+    """Say what a mirror is of; whoever reads it meanwhile reads all of it."""
+    path = place / URL_FILE
+    if not path.is_file() or path.read_text() != url:
+        partial = path.with_name(f"{URL_FILE}.{uuid4().hex}{PARTIAL_SUFFIX}")
+        partial.write_text(url)
+        partial.replace(path)
