@@ -5,12 +5,11 @@ the mirror never has what the store lacks; what others publish comes in when the
 """
 
 import fcntl
-import hashlib
-import json
 import os
 import shutil
 import stat
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from typing import Any, NoReturn, TypeVar
 from uuid import uuid4
 
 from storage.errors import BusyError, CorruptionError
+from storage.mirror_checks import is_it, listed_files
 from storage.mirror_keys import (
     LINK,
     MANIFESTS,
@@ -31,7 +31,9 @@ from storage.mirror_keys import (
     without_folders,
 )
 from storage.mirror_notes import MirrorNotes, Note
+from storage.mirror_places import used
 from storage.objects import Objects, StoredObject, is_md5_of
+from storage.sizes import Size
 
 NOTES_FILE = "notes.sqlite"
 
@@ -67,6 +69,7 @@ class Mirror:
         self.folder = place / "store"
         self._place = place
         self.folder.mkdir(parents=True, exist_ok=True)
+        weakref.finalize(self, os.close, used(place))  # nobody clears it until then
         self._incoming = place / "incoming"
         self._clear_incoming()
         self._notes = MirrorNotes(place / NOTES_FILE)
@@ -174,6 +177,11 @@ class Mirror:
             except OSError:  # not empty
                 return
 
+    def size(self, folder: Path) -> Size:
+        """Return what a folder takes in the store, as it was listed last."""
+        seen = [note.seen.n_bytes for note in self._notes.all(self.key(folder)).values()]
+        return Size(sum(seen), len(seen), 0)
+
     # ------------------------------------------------------------------------------ fetching
 
     def fetch(self, folder: Path, *, reports: bool = False) -> None:
@@ -230,12 +238,12 @@ class Mirror:
         return replace(note, copy=note.seen.tag, noted=time.time())
 
     def _require_listed(self, folder: Path, brought: Iterable[str]) -> None:
-        listed = _listed_files(folder)
+        listed = listed_files(folder)
         wrong = [
             key
             for key in brought
             if (entry := listed.get(PurePosixPath(key).relative_to(self.key(folder)).as_posix()))
-            and not _is_it(self.folder / key, entry)
+            and not is_it(self.folder / key, entry)
         ]
         for key in wrong:
             self._drop(key)
@@ -374,26 +382,6 @@ def _files(folder: Path) -> list[Path]:
         for path in folder.rglob("*")
         if path.is_file() and not is_local(path.relative_to(folder).as_posix())
     )
-
-
-def _listed_files(folder: Path) -> dict[str, Any]:
-    """Return what a folder's manifest says of its files, by name; nothing where there is none."""
-    for name in MANIFESTS:
-        with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-            return {
-                entry["name"]: entry for entry in json.loads((folder / name).read_bytes())["files"]
-            }
-    return {}
-
-
-def _is_it(path: Path, entry: Mapping[str, Any]) -> bool:
-    try:
-        if path.stat().st_size != entry["bytes"]:
-            return False
-        with path.open("rb") as file:
-            return bool(hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"])
-    except FileNotFoundError:
-        return True  # it went away while it was fetched; readers say so
 
 
 def _set_time(path: Path, seen: StoredObject) -> None:

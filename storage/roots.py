@@ -16,6 +16,8 @@ from uuid import uuid4
 
 from storage.mirror import NOTES_FILE, Mirror
 from storage.mirror_keys import PARTIAL_SUFFIX
+from storage.mirror_places import URL_FILE
+from storage.sizes import Size, folder_size
 from storage.urls import folder_url, is_url, local_path
 
 MIRROR_VARIABLE = "RISE_MIRROR"
@@ -27,9 +29,6 @@ ALONE_SECONDS = 60.0
 
 NAME_DIGITS = 16
 """Of the sha256 of a URL: the name of its mirror."""
-
-URL_FILE = "url"
-"""Beside a mirror: what it is of, for processes that know only a path in it."""
 
 _mirrors: dict[tuple[int, str], Mirror] = {}
 _opening = threading.Lock()
@@ -89,7 +88,13 @@ def absolute_root(root: str) -> str:
 def shown(path: Path) -> str:
     """Return how people name a path: in a mirror by its URL."""
     mirror = mirror_at(path)
-    return str(path) if mirror is None else f"{mirror.url}/{mirror.key(path)}"
+    return str(path) if mirror is None else f"{mirror.url}/{mirror.key(path)}".rstrip("/")
+
+
+def stored_size(folder: Path) -> Size:
+    """Return what a folder of a store takes: on disk, or in the object store."""
+    mirror = mirror_at(folder)
+    return folder_size(folder) if mirror is None else mirror.size(folder)
 
 
 def mirror_at(path: Path) -> Mirror | None:

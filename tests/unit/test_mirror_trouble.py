@@ -1,6 +1,7 @@
 """Mirrors and objects when something is wrong: hostile objects, lost answers, deleted caches."""
 
 import errno
+import gc
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -9,19 +10,24 @@ from typing import Any
 
 import fsspec
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli import app
 from storage import objects, roots
 from storage.catalog import list_artifacts, open_store
-from storage.errors import StorageError
+from storage.errors import NotFoundError, StorageError
 from storage.files import point_to, publish, staging_folder, write_bytes
 from storage.inputs import input_file
+from storage.layout import check_name
 from storage.lease import hold
 from storage.manifests import describe_file, write_manifest
 from storage.mirror import Mirror
 from storage.mirror_keys import is_report, is_safe, link_target, without_folders
+from storage.mirror_places import places
 from storage.objects import Objects, StoredObject, explained
 from storage.roots import mirror_at, store_folder
 from storage.urls import folder_url
+from tasks.store_status import store_status
 
 MANIFEST = "query_set.json"
 
@@ -217,3 +223,37 @@ def test_secrets_of_urls_are_neither_kept_nor_shown(given: str) -> None:
 def test_a_store_that_cannot_answer_now_may_be_asked_again(number: int) -> None:
     with pytest.raises(ConnectionError, match="could not answer"), explained("s3://b"):
         raise OSError(number, "Please reduce your request rate.")
+
+
+def test_mirrors_are_listed_and_cleared_when_nobody_uses_them(url: str) -> None:
+    home = roots.mirrors_folder()
+    [place] = places(home)
+    assert place.url == url
+    assert place.n_bytes > 0
+    asked = CliRunner().invoke(app, ["mirror", "clear", f"{url}/"])
+    assert asked.exit_code == 1
+    assert "is used by a process" in asked.output
+    assert "beside" in CliRunner().invoke(app, ["mirror", "clear", "memory://beside"]).output
+    roots._mirrors.clear()  # as when the process has ended
+    gc.collect()
+    assert url in CliRunner().invoke(app, ["mirror", "ls", "--json"]).output
+    assert CliRunner().invoke(app, ["mirror", "clear", url]).exit_code == 0
+    assert [*home.iterdir()] == []
+    assert [one.name for one in list_artifacts(url)] == ["q"]
+
+
+@pytest.mark.parametrize("name", ["a.partial", "b.lock", "c.lease.json"])
+def test_names_that_would_be_cleared_away_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="cleared away"):
+        check_name(name, what="index")
+
+
+def test_status_counts_what_the_store_has_and_names_it(url: str, tmp_path: Path) -> None:
+    found = store_status(url)
+    assert found["store"] == url
+    assert found["bytes"] == sum(one.n_bytes for one in Objects(url).listing().values())
+
+
+def test_memory_of_another_process_is_explained() -> None:
+    with pytest.raises(NotFoundError, match="is that of one process"):
+        open_store(f"memory://{uuid.uuid4().hex}/store")
