@@ -49,6 +49,7 @@ from lds_kernels import exact_scores
 
 from rise_ops.baselines.bm25 import bm25_scores
 from rise_ops.calibration import Moments, principal_basis
+from rise_ops.lds import noise_floor, rank_correlations
 from rise_ops.principal import PrincipalSettings
 from rise_ops.readout import ReadoutHead
 from rise_ops.signature import SignatureSettings
@@ -109,11 +110,11 @@ def lds(scores: np.ndarray, subsets: np.ndarray, losses: np.ndarray) -> dict[str
         losses: After training on a half, [halves, queries].
     """
     foretold = subsets.astype(np.float64) @ scores
-    by_query = _rank_correlations(foretold, -losses)
+    by_query = rank_correlations(foretold, -losses)
     rng = np.random.default_rng(0)
     drawn = by_query[rng.integers(0, len(by_query), (RESAMPLES, len(by_query)))].mean(1)
     halves = [rng.integers(0, len(losses), len(losses)) for _ in range(200)]
-    resampled = [_rank_correlations(foretold[own], -losses[own]).mean() for own in halves]
+    resampled = [rank_correlations(foretold[own], -losses[own]).mean() for own in halves]
     return {
         "lds": float(by_query.mean()),
         "interval": [float(end) for end in np.percentile(drawn, [2.5, 97.5])],
@@ -337,8 +338,7 @@ def _bank(folder: Path) -> dict[str, Any]:
     if not again:
         raise ValueError(f"{folder} holds no half that was trained twice; let the bank finish.")
     pairs = np.array([[first[subset]["losses"], one["losses"]] for subset, one in again.items()])
-    noise = ((pairs[:, 0] - pairs[:, 1]) ** 2 / 2).mean(0)
-    total = losses.var(0, ddof=1)
+    floor = noise_floor(losses, pairs[:, 0], pairs[:, 1])
     facts = {
         "halves": len(first),
         "training": found[0]["training"],
@@ -346,29 +346,14 @@ def _bank(folder: Path) -> dict[str, Any]:
         "loss_before": float(np.mean(first[0]["losses_before"])),
         "loss_after": float(losses.mean()),
         "noise": {
-            "halves": len(again),
-            "deviation_between_seeds": float(np.sqrt(noise.mean())),
-            "deviation_between_halves": float(np.sqrt(total.mean())),
-            "best_correlation": float(np.sqrt(np.clip(1 - noise / total, 0, 1)).mean()),
-            "seed_to_seed_lds": float(_rank_correlations(pairs[:, 0], pairs[:, 1]).mean()),
+            "halves": floor.n_repeated,
+            "deviation_between_seeds": floor.deviation_between_seeds,
+            "deviation_between_halves": floor.deviation_between_subsets,
+            "best_correlation": floor.best_correlation,
+            "seed_to_seed_lds": floor.seed_to_seed,
         },
     }
     return {"losses": losses, "subsets": subsets, "facts": facts}
-
-
-def _rank_correlations(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return Spearman's correlation of each column; 0 where one side is constant."""
-    ranked = [np.apply_along_axis(_ranks, 0, side) for side in (left, right)]
-    centered = [side - side.mean(0) for side in ranked]
-    lengths = [np.sqrt((side**2).sum(0)) for side in centered]
-    products = (centered[0] * centered[1]).sum(0)
-    return products / np.maximum(lengths[0] * lengths[1], 1e-12)
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Return ranks from 0, equal values at their mean rank."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts + 1) / 2)[places]
 
 
 def _arguments() -> argparse.Namespace:

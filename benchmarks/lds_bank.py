@@ -3,17 +3,14 @@
 96 rows of 48 tokens from six domains, 36 held-out queries, random halves of the rows. For each half
 the model's last four blocks and final norm are trained anew from the same start; what the first
 blocks give is made once. One small file a retraining, so that a killed run goes on where it
-stopped, and several processes share the work (--part 0/2, --part 1/2).
+stopped, and several processes share the work (--part 0/2, --part 1/2). Trainings are the product's
+(`tasks.trainer`); `rise evaluate` has a bank for any task.
 
     python benchmarks/lds_bank.py DATA --bank lds-bank --subsets 40
-
-For models whose blocks are `model.model.layers` (Llama and its kin).
 """
 
 import argparse
-import copy
 import json
-import math
 import os
 import random
 import time
@@ -27,8 +24,10 @@ from evidence_machine import machine
 from evidence_texts import Text, read_texts
 
 from tasks.backbone import TokenRow
-from tasks.config import ModelConfig
+from tasks.config import ModelConfig, RuntimeConfig
 from tasks.models import resolve_model
+from tasks.trainer import Fit, ReadRows, Trainer, planned_batches
+from tasks.training_config import BlocksTraining, TrainingConfig
 
 DOMAINS = (
     ("finance", "finmed"),
@@ -126,17 +125,22 @@ class Bank:
     """Retrainings kept in a folder: `losses-<subset>-<seed>.json`, `gradients.npz`."""
 
     def __init__(self, folder: Path, items: Items, model: Path, training: Training) -> None:
-        from transformers import AutoModelForCausalLM
-
         self.folder, self.items, self.training = folder, items, training
         folder.mkdir(parents=True, exist_ok=True)
-        whole: Any = AutoModelForCausalLM.from_pretrained(
-            model, dtype=torch.float32, local_files_only=True
+        config = TrainingConfig(
+            trained=BlocksTraining(blocks=training.blocks),
+            epochs=training.epochs,
+            batch_rows=training.batch_rows,
+            learning_rate=training.learning_rate,
+            warmup=training.warmup,
+            clip=training.clip,
+            max_tokens=TOKENS,
         )
-        whole.eval().requires_grad_(requires_grad=False)
-        self.head = whole.get_output_embeddings().weight
-        self.states, self.tail = _cut(whole.model, torch.from_numpy(items.ids), training.blocks)
-        self.start = copy.deepcopy(self.tail.state_dict())
+        self.trainer = Trainer(ModelConfig(name=str(model)), config, RuntimeConfig(device="cpu"))
+        tokens = [*torch.from_numpy(items.ids)]
+        self.rows = self.trainer.read_ids(tokens, [1] * len(tokens))
+        n, states = items.n_rows, self.rows.states or []
+        self.queries = ReadRows(tokens[n:], [1] * (len(tokens) - n), states[n:])
 
     def retrain(self, subset: int, seed: int) -> None:
         """Train on a half and record the queries' losses, unless that is done."""
@@ -144,7 +148,7 @@ class Bank:
         if path.exists():
             return
         started = time.monotonic()
-        self.tail.load_state_dict(self.start)
+        self.trainer.reset()
         before = self._query_losses() if subset == 0 else None
         trained = self._train(subset_rows(subset), seed)
         record = {
@@ -168,7 +172,7 @@ class Bank:
         path = self.folder / "gradients.npz"
         if path.exists():
             return
-        self.tail.load_state_dict(self.start)
+        self.trainer.reset()
         n_rows = self.items.n_rows
         asked = [self._gradients(n) for n in range(n_rows, len(self.items.ids))]
         stacked = [torch.stack(column).flatten(1) for column in zip(*asked, strict=True)]
@@ -185,66 +189,19 @@ class Bank:
         np.savez(path, **{name: score.numpy() for name, score in scores.items()})
 
     def _train(self, rows: np.ndarray, seed: int) -> list[float]:
-        training, rng = self.training, random.Random(seed)
-        steps = training.epochs * math.ceil(len(rows) / training.batch_rows)
-        warmup = max(1, round(training.warmup * steps))
-        parameters = [*self.tail.parameters()]
-        optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(1.0, (step + 1) / warmup)
-        )
-        means = []
-        for _ in range(training.epochs):
-            # one order of all rows a seed; a half keeps it
-            order = rng.sample(range(self.items.n_rows), self.items.n_rows)
-            own = [row for row in order if row in set(rows.tolist())]
-            losses = []
-            for first in range(0, len(own), training.batch_rows):
-                optimizer.zero_grad()
-                loss = self._losses(own[first : first + training.batch_rows]).mean()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(parameters, training.clip)
-                optimizer.step()
-                schedule.step()
-                losses.append(float(loss.detach()))
-            means.append(sum(losses) / len(losses))
-        return means
+        n_rows = self.items.n_rows
+        batches = planned_batches(n_rows, rows.tolist(), self.trainer.config, seed=seed)
+        fit = Fit(self.trainer, self.rows, batches)
+        while fit.step < fit.n_steps:
+            fit.advance()
+        return [*fit.epoch_losses()]
 
-    def _losses(self, items: list[int]) -> torch.Tensor:
-        """Return each item's mean next-token cross-entropy."""
-        hidden = self.tail(inputs_embeds=self.states[items], use_cache=False).last_hidden_state
-        logits = hidden[:, :-1] @ self.head.T
-        targets = torch.from_numpy(self.items.ids[items, 1:])
-        losses = torch.nn.functional.cross_entropy(logits.mT, targets, reduction="none")
-        return losses.mean(1)
-
-    @torch.no_grad()
     def _query_losses(self) -> list[float]:
-        queries = [*range(self.items.n_rows, len(self.items.ids))]
-        parts = [self._losses(queries[n : n + 12]) for n in range(0, len(queries), 12)]
-        return [float(loss) for part in parts for loss in part]
+        return self.trainer.losses(self.queries).tolist()
 
     def _gradients(self, item: int) -> list[torch.Tensor]:
-        return [*torch.autograd.grad(self._losses([item]).sum(), [*self.tail.parameters()])]
-
-
-def _cut(model: Any, ids: torch.Tensor, blocks: int) -> tuple[torch.Tensor, Any]:
-    """Return what the last blocks read, and a model of these blocks alone."""
-    seen: list[torch.Tensor] = []
-
-    def keep(_module: Any, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> None:
-        seen.append(kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])
-
-    handle = model.layers[-blocks].register_forward_pre_hook(keep, with_kwargs=True)
-    with torch.no_grad():
-        for part in ids.split(16):
-            model(input_ids=part, use_cache=False)
-    handle.remove()
-    model.layers = model.layers[-blocks:]
-    model.embed_tokens = torch.nn.Identity()  # never read: the blocks get their input
-    for module in (*model.layers, model.norm):
-        module.requires_grad_(requires_grad=True)
-    return torch.cat(seen), model
+        loss = self.trainer.batch_losses(self.rows, [item]).sum()
+        return [*torch.autograd.grad(loss, [*self.trainer.trained().values()])]
 
 
 def _domain_rows(data: Path, pool: str) -> list[Text]:

@@ -50,16 +50,20 @@ def leave_report(
 
 
 def leave_table(key: str, lines: Sequence[Mapping[str, object]], *, description: str) -> None:
-    """Create a table artifact.
+    """Create a table artifact; a line without a column of another line has an empty cell there.
 
     Args:
         key: Lower-case letters, digits and dashes; Prefect keeps a history per key.
-        lines: The same columns in each, in the order to show.
+        lines: Column to value, columns in the order to show.
         description: What it shows.
     """
     from prefect.artifacts import create_table_artifact
 
-    create_table_artifact(key=key, table=[dict(line) for line in lines], description=description)
+    columns = list(dict.fromkeys(name for line in lines for name in line))
+    table = [
+        {name: readable(line[name]) if name in line else "" for name in columns} for line in lines
+    ]
+    create_table_artifact(key=key, table=table, description=description)
 
 
 def leave_picture(key: str, url: str, *, description: str) -> None:

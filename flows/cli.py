@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli_evaluate import evaluate_app
 from flows.cli_look import add_look_commands
 from flows.cli_mirror import mirror_app
 from flows.cli_quality import quality_app
@@ -326,6 +327,7 @@ app.command("takedown")(takedown)
 app.command("refresh")(refresh)
 app.add_typer(quality_app, name="quality")
 app.add_typer(mirror_app, name="mirror")
+app.add_typer(evaluate_app, name="evaluate")
 
 
 def main() -> None:

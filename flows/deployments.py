@@ -72,6 +72,14 @@ def stage_parameters(settings: PipelineConfig) -> Mapping[str, dict[str, Any]]:
         | gates
         | speed
         | {"release": config["release"], "config": config["releasing"], "drift": config["drift"]},
+        # needs no labels: a behaviour is planted in the rows
+        "evaluate": {
+            "config": {
+                "model": model,
+                "tasks": [{"kind": "planted", "rows": config["rows"]}],
+                **speed,
+            }
+        },
     }
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.stats import rankdata
 
 Scores = Float[np.ndarray, "rows queries"]
 Positives = Bool[np.ndarray, "rows queries"]
@@ -133,6 +134,46 @@ def full_average_precision(scores: Scores, positives: Positives) -> MetricMean:
     _check(scores, positives)
     result = _mean_over(average_precision, scores, positives)
     return _average(np.where(positives.any(axis=0), result.per_query, np.nan))
+
+
+def reciprocal_rank(scores: Scores, positives: Positives) -> MetricMean:
+    """Return one over the rank of each query's first positive (its mean over queries is the MRR).
+
+    Rows of one score share the worst rank among them. A query without positives is skipped and
+    counted.
+
+    Args:
+        scores: Higher = stronger proponent; finite.
+        positives: Rows that are right for a query.
+
+    Raises:
+        ValueError: Shapes differ, or scores are not finite.
+    """
+    _check(scores, positives)
+    found = positives.any(axis=0)
+    best = np.where(positives, scores, -np.inf).max(axis=0, initial=-np.inf)
+    ranks = (scores >= best).sum(axis=0)
+    return _average(np.where(found, 1.0 / np.maximum(ranks, 1), np.nan))
+
+
+def length_correlation(scores: Scores, lengths: Float[np.ndarray, " rows"]) -> MetricMean:
+    """Return Spearman's rank correlation of each query's scores with the rows' lengths.
+
+    Far from 0, a method prefers long (or short) rows, and is read beside the length baseline. A
+    query whose scores are all equal is skipped and counted, every one where all lengths are.
+
+    Args:
+        scores: Higher = stronger proponent; finite.
+        lengths: Of the rows, in tokens.
+
+    Raises:
+        ValueError: Scores are not finite.
+    """
+    _check(scores, np.zeros(scores.shape, dtype=bool))
+    ranks, of_lengths = rankdata(scores, axis=0), rankdata(lengths)
+    ranks, of_lengths = ranks - ranks.mean(axis=0), of_lengths - of_lengths.mean()
+    norms = np.sqrt((ranks**2).sum(axis=0) * (of_lengths**2).sum())
+    return _average(np.where(norms > 0.0, of_lengths @ ranks / np.maximum(norms, 1e-30), np.nan))
 
 
 def permutation_control(

@@ -95,6 +95,18 @@ class RowTokenizer:
             rows += [self._row(*pair) for pair in zip(encodings, borders, strict=True)]
         return rows
 
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer into a model's folder, so that it loads from there."""
+        self._tokenizer.save_pretrained(folder)
+
+    def ends(self, texts: Sequence[str], *, n_tokens: int) -> list[int]:
+        """Return where each text's token number ``n_tokens`` ends, in characters; or the text."""
+        encodings = self._backend.encode_batch(list(texts))
+        return [
+            len(text) if len(own.ids) <= n_tokens else int(own.offsets[n_tokens - 1][1])
+            for text, own in zip(texts, encodings, strict=True)
+        ]
+
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text, special tokens included."""
         return [len(row.ids) for row in self.encode(texts, [0] * len(texts))]

@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import State, TaskRun
 
 from storage.errors import StorageError
 from tasks import block_work, corpus, queries, refresh, release, report, scoring, signatures
+from tasks.evaluate import effects, gather, run
 
 RETRIES = 2
 RETRY_SECONDS = [2.0, 10.0]
@@ -51,3 +52,7 @@ make_query_set = _stage(queries.make_query_set, "sketch queries")
 score_rows = _stage(scoring.score, "score rows")
 publish_release = _stage(release.release, "publish release")
 draw_report = _stage(report.write_report, "draw report")
+prepare_task = _stage(run.prepare, "prepare {task}, {paradigm}")
+run_method = _stage(run.run_method, "{method} on {task}, {paradigm}")
+measure_effects = _stage(effects.measure_effects, "trainings on {task}, {paradigm}")
+gather_tables = _stage(gather.gather, "gather tables")

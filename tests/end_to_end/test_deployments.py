@@ -22,7 +22,17 @@ from prefect_process import (
 )
 
 REPOSITORY = Path(__file__).parents[2]
-FLOWS = ["consume", "index", "ingest", "pipeline", "queries", "refresh", "release", "score"]
+FLOWS = [
+    "consume",
+    "evaluate",
+    "index",
+    "ingest",
+    "pipeline",
+    "queries",
+    "refresh",
+    "release",
+    "score",
+]
 
 
 @contextmanager

@@ -2,9 +2,13 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from rise_ops.baselines.bm25 import bm25_scores
+from rise_ops.baselines.length_scores import length_scores
+from rise_ops.baselines.mean_hidden_state import mean_state_scores, mean_states
 from rise_ops.baselines.random_scores import random_scores
+from rise_ops.baselines.tf_idf import tf_idf_scores
 
 ROWS = ["the cat sat on the mat", "a dog ran", "", "cat cat cat", "the the"]
 
@@ -57,3 +61,36 @@ def test_random_scores_depend_on_the_seed_only():
     assert first.shape == (5, 2)
     np.testing.assert_array_equal(first, random_scores(ROWS[::-1], ["c", "d"], seed=1))
     assert (first != random_scores(ROWS, ["a", "b"], seed=2)).all()
+
+
+def test_tf_idf_equals_scikit_learn():
+    queries = ["cat mat", "The DOG ran, the cat sat", "zebra", ""]
+    vectorizer = TfidfVectorizer().fit(ROWS)
+    expected = (vectorizer.transform(ROWS) @ vectorizer.transform(queries).T).toarray()
+    found = tf_idf_scores(ROWS, queries)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert found.dtype == np.float32
+    assert not found[:, 2:].any()
+
+
+@pytest.mark.parametrize("rows", [["", "?"], []])
+def test_tf_idf_of_rows_without_words_is_zero(rows):
+    found = tf_idf_scores(rows, ["cat"])
+    assert found.shape == (len(rows), 1)
+    assert not found.any()
+
+
+def test_mean_states_are_means_of_length_one():
+    rng = np.random.default_rng(0)
+    hidden, text_index = rng.normal(size=(7, 4)), np.array([0, 0, 0, 2, 2, 3, 3])
+    found = mean_states(hidden, text_index, n_texts=4)
+    mean = hidden[:3].mean(axis=0)
+    np.testing.assert_allclose(found[0], mean / np.linalg.norm(mean), rtol=1e-5)
+    assert not found[1].any()  # no position, not NaN
+    cosines = mean_state_scores(found, found)
+    np.testing.assert_allclose(np.diag(cosines)[[0, 2, 3]], 1.0, rtol=1e-5)
+
+
+def test_length_prefers_long_rows_whatever_the_query():
+    found = length_scores([3, 9, 5], n_queries=2)
+    assert found.tolist() == [[3.0, 3.0], [9.0, 9.0], [5.0, 5.0]]

@@ -137,3 +137,18 @@ def test_releases_are_listed_rolled_back_and_exported(tmp_path: Path) -> None:
     code, output = rise("release", "ls", "nobody", "--store", root)
     assert code == 1
     assert "has no release 'nobody'" in output
+
+
+def test_evaluate_says_what_it_needs_and_what_there_is(tmp_path: Path) -> None:
+    status, output = rise("evaluate", "--model", "x")
+    assert status == 1
+    assert "no tasks given. Add --data FOLDER --tasks all" in output
+    status, output = rise("evaluate", "--data", str(tmp_path), "--tasks", "howdy")
+    assert status == 1
+    assert "tasks.0.built_in.name" in output
+    status, output = rise("evaluate", "tasks")
+    assert status == 0
+    assert "brainrot-matched" in output
+    status, output = rise("evaluate", "methods")
+    assert status == 0
+    assert "rise-compact" in output

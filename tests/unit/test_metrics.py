@@ -2,16 +2,23 @@ from functools import partial
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from scipy.stats import spearmanr
+from sklearn.metrics import (
+    average_precision_score,
+    label_ranking_average_precision_score,
+    roc_auc_score,
+)
 
 from rise_ops.metrics import (
     auprc_at,
     auroc_at,
     average_precision,
     full_average_precision,
+    length_correlation,
     permutation_control,
     precision_at,
     recall_at,
+    reciprocal_rank,
 )
 
 
@@ -149,3 +156,41 @@ def test_scores_that_are_not_finite_are_refused():
     scores[2, 3] = np.nan
     with pytest.raises(ValueError, match="1 of the scores"):
         full_average_precision(scores, positives)
+
+
+@pytest.mark.parametrize("levels", [None, 1])
+def test_reciprocal_rank_equals_scikit_learn_with_one_positive(levels):
+    scores, positives = _problem(levels=levels)
+    only = np.zeros_like(positives)
+    only[positives.argmax(axis=0), np.arange(12)] = True
+    found = reciprocal_rank(scores, only)
+    expected = [
+        label_ranking_average_precision_score(only[None, :, q], scores[None, :, q])
+        for q in range(12)
+    ]
+    np.testing.assert_allclose(found.per_query, expected)
+    assert found.value == pytest.approx(np.mean(expected))
+
+
+def test_reciprocal_rank_counts_the_first_of_several_positives():
+    scores = np.array([[4.0, 4.0], [3.0, 3.0], [2.0, 2.0], [1.0, 1.0]])
+    positives = np.array([[0, 0], [1, 0], [1, 0], [0, 0]], dtype=bool)
+    found = reciprocal_rank(scores, positives)
+    assert found.per_query[0] == 0.5
+    assert (found.value, found.n_used, found.n_skipped) == (0.5, 1, 1)
+
+
+@pytest.mark.parametrize("levels", [None, 1])
+def test_length_correlation_equals_scipy(levels):
+    scores, _ = _problem(levels=levels)
+    lengths = np.random.default_rng(0).integers(1, 20, len(scores)).astype(float)
+    found = length_correlation(scores, lengths)
+    expected = [spearmanr(column, lengths).statistic for column in scores.T]
+    np.testing.assert_allclose(found.per_query, expected, atol=1e-12)
+    assert length_correlation(lengths[:, None] ** 3, lengths).value == pytest.approx(1.0)
+
+
+def test_a_query_whose_scores_are_all_equal_has_no_length_correlation():
+    scores = np.stack([np.zeros(5), np.arange(5.0)], axis=1)
+    found = length_correlation(scores, np.arange(5.0))
+    assert (found.n_used, found.n_skipped, found.value) == (1, 1, pytest.approx(1.0))

@@ -1,0 +1,148 @@
+"""The counterfactual measures of a task: LDS, tail-patch and the closed loop, of all methods.
+
+Tail-patch and the closed loop use the scores that the methods gave the whole task; LDS has them
+score a few short rows. Trainings are kept under ``folder`` by what they are, whoever asks for them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.evaluate.closed_loop import closed_loop_lines
+from tasks.evaluate.counterfactual_config import CounterfactualConfig
+from tasks.evaluate.lds import lds_facts, lds_lines, lds_losses, lds_task
+from tasks.evaluate.method import LabelledText, MethodRefused, MethodScores, PreparedTask
+from tasks.evaluate.short_texts import MeasureRefused
+from tasks.evaluate.tail_patch import tail_patch_lines
+from tasks.progress import NO_PROGRESS, Progress
+from tasks.trainer import DivergedError
+
+Scorer = Callable[[PreparedTask], MethodScores]
+"""`Method.scores`, or something that looks up what was kept; may raise `MethodRefused`."""
+
+Line = dict[str, Any]
+
+EVERY_METHOD = "every method"
+"""Stands for the methods where a measure is refused, and not a method."""
+
+
+@dataclass(eq=False)
+class Counterfactual:
+    """Lines of the tables of `tasks.evaluate.tables`, without task and paradigm.
+
+    Attributes:
+        lds: Of ``LDS_SCHEMA``.
+        tail_patch: Of ``TAIL_PATCH_SCHEMA``.
+        closed_loop: Of ``CLOSED_LOOP_SCHEMA``.
+        refusals: Of ``REFUSALS_SCHEMA``: methods that do not score the rows of LDS.
+        facts: What a reader should know of the trainings, JSON-ready.
+    """
+
+    lds: list[Line] = field(default_factory=list)
+    tail_patch: list[Line] = field(default_factory=list)
+    closed_loop: list[Line] = field(default_factory=list)
+    refusals: list[Line] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def counterfactual(
+    task: PreparedTask,
+    scorers: Mapping[str, Scorer],
+    config: CounterfactualConfig,
+    folder: Path,
+    *,
+    held_out: Sequence[LabelledText] = (),
+    progress: Progress = NO_PROGRESS,
+) -> Counterfactual:
+    """Measure methods on a task by what training does.
+
+    Args:
+        task: The whole task.
+        scorers: Methods by name; one that refuses is left out, and said.
+        config: What is measured, and how.
+        folder: Where trainings are kept.
+        held_out: Further labelled texts, for the losses of the closed loop.
+        progress: Receives one step for each training.
+
+    Returns:
+        What was measured. A measure that a task is too small for, whose training diverges or does
+        not fit into memory, is a line of ``refusals``, of `EVERY_METHOD`.
+    """
+    run = _Run(task, scorers, config, folder, progress)
+    run.attempt(run.lds)
+    run.attempt(run.tail_patch)
+    run.attempt(lambda: run.closed_loop(held_out))
+    return run.result
+
+
+class _Run:
+    """The measures of one task; scores of the whole task are asked for once."""
+
+    def __init__(
+        self,
+        task: PreparedTask,
+        scorers: Mapping[str, Scorer],
+        config: CounterfactualConfig,
+        folder: Path,
+        progress: Progress,
+    ) -> None:
+        self.result = Counterfactual()
+        self._task, self._scorers, self._config = task, scorers, config
+        self._folder, self._progress = folder, progress
+
+    def attempt(self, take: Callable[[], None]) -> None:
+        """Take a measure, or record why it cannot be taken on this task."""
+        try:
+            take()
+        except (MeasureRefused, DivergedError, MemoryError) as refusal:
+            self._refused(EVERY_METHOD, str(refusal))
+
+    def lds(self) -> None:
+        """See `tasks.evaluate.lds`."""
+        config = self._config.lds
+        if config is None:
+            return
+        small = lds_task(self._task, config)
+        found = lds_losses(small, config, self._folder, progress=self._progress)
+        self.result.lds = lds_lines(small, found, self._scores(small))
+        self.result.facts["lds"] = lds_facts(small, found)
+
+    def tail_patch(self) -> None:
+        """See `tasks.evaluate.tail_patch`."""
+        config = self._config.tail_patch
+        if config is not None:
+            self.result.tail_patch = tail_patch_lines(
+                self._task, self._whole_scores, config, self._folder, progress=self._progress
+            )
+
+    def closed_loop(self, held_out: Sequence[LabelledText]) -> None:
+        """See `tasks.evaluate.closed_loop`."""
+        config = self._config.closed_loop
+        if config is not None:
+            scores, folder = self._whole_scores, self._folder
+            self.result.closed_loop = closed_loop_lines(
+                self._task, held_out, scores, config, folder, progress=self._progress
+            )
+
+    @cached_property
+    def _whole_scores(self) -> dict[str, npt.NDArray[np.float32]]:
+        return self._scores(self._task)
+
+    def _scores(self, task: PreparedTask) -> dict[str, npt.NDArray[np.float32]]:
+        scores = {}
+        for name, scorer in self._scorers.items():
+            try:
+                scores[name] = scorer(task).scores
+            except MethodRefused as refusal:
+                self._refused(name, str(refusal))
+        return scores
+
+    def _refused(self, name: str, reason: str) -> None:
+        line = {"method": name, "kind": "refused", "reason": reason}
+        if line not in self.result.refusals:
+            self.result.refusals.append(line)

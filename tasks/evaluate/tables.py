@@ -1,0 +1,244 @@
+"""The tables that an evaluation leaves: their columns, how they are written, how they are read.
+
+Whoever draws a report, or wants the numbers in a notebook, reads these and nothing else. One line
+is one number with what it belongs to; a task's name and its paradigm say which task, a method's
+name which method. Everything is there as Parquet, and whole, without texts, in ``results.json``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from storage.files import publish_file, read_json, write_json
+from storage.rows import conform, read_table, write_table
+
+RESULTS_FILE = "results.json"
+RESULTS_FORMAT = 1
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    """Return a schema; a column's name that ends in ``_`` may hold null."""
+    return pa.schema(
+        [
+            pa.field(name.removesuffix("_"), kind, nullable=name.endswith("_"))
+            for name, kind in columns.items()
+        ]
+    )
+
+
+_TASK = {"task": pa.string(), "paradigm": pa.string()}
+_CELL = {**_TASK, "method": pa.string()}
+
+TASKS_SCHEMA = _schema(
+    **_TASK,
+    title=pa.string(),
+    about=pa.string(),
+    n_rows=pa.int64(),
+    of_rows=pa.int64(),
+    n_queries=pa.int64(),
+    of_queries=pa.int64(),
+    n_positives=pa.int64(),
+    positives_share=pa.float64(),
+    median_tokens=pa.float64(),
+    labels=pa.map_(pa.string(), pa.int64()),
+    model=pa.string(),
+    training_=pa.string(),
+)
+"""A task: its size, and of how many rows and queries that is (less where limits cut it).
+``n_positives``: rows that are right for some query; ``positives_share``: of all pairs, which is
+what chance gives a precision; ``labels``: rows of each; ``training``: what was trained and how, for
+"recall"."""
+
+METHODS_SCHEMA = _schema(
+    method=pa.string(), key=pa.string(), family=pa.string(), settings=pa.string()
+)
+"""A method: its name in the other tables, what settings call it, its family ("RISE", "gradients",
+"words", ...), and its settings as JSON."""
+
+METRICS_SCHEMA = _schema(
+    **_CELL,
+    metric=pa.string(),
+    k_=pa.int32(),
+    value_=pa.float64(),
+    low_=pa.float64(),
+    high_=pa.float64(),
+    n_used=pa.int32(),
+    n_skipped=pa.int32(),
+    control_=pa.float64(),
+    control_deviation_=pa.float64(),
+)
+"""A metric's mean over queries, its 95 % bootstrap interval over queries, over how many queries,
+and what it gives with shuffled positives. ``metric``: auprc, auroc, precision, recall (with ``k``),
+full_ap, mrr, length_correlation (without). Null: not defined for any query; a control is null where
+shuffled positives say nothing."""
+
+PER_QUERY_SCHEMA = _schema(
+    **_CELL, query_id=pa.string(), label=pa.string(), metric=pa.string(), k_=pa.int32(),
+    value_=pa.float64(),
+)  # fmt: skip
+"""A metric of one query; null where the query is skipped."""
+
+COSTS_SCHEMA = _schema(
+    **_CELL,
+    index_seconds=pa.float64(),
+    query_seconds=pa.float64(),
+    n_tokens=pa.int64(),
+    tokens_per_second_=pa.float64(),
+    bytes_per_row=pa.float64(),
+    peak_bytes=pa.int64(),
+    device=pa.string(),
+    made=pa.string(),
+    notes=pa.list_(pa.string()),
+)
+"""What a method took when its scores were made (at the time ``made``, UTC), and its notes. Tokens a
+second are of the rows, null where no model read any; peak memory is the whole process's."""
+
+REFUSALS_SCHEMA = _schema(**_CELL, kind=pa.string(), reason=pa.string())
+"""Why there are no scores: ``refused``, the method does not run on this task here; ``failed``, it
+should have run."""
+
+CURVES_SCHEMA = _schema(**_CELL, recall=pa.float64(), precision=pa.float64())
+"""Precision at 41 levels of recall, mean over queries; at a level, the highest precision at that
+recall or beyond."""
+
+SPREAD_SCHEMA = _schema(
+    **_CELL, is_positive=pa.bool_(), low=pa.float64(), high=pa.float64(), share=pa.float64()
+)
+"""How scores are spread: the share of positives, and of the others, in each bin. Scores are in
+deviations from the query's mean; the outer bins hold whatever is beyond."""
+
+EXAMPLES_SCHEMA = _schema(
+    **_CELL,
+    query_id=pa.string(),
+    rank=pa.int32(),
+    row_id=pa.string(),
+    score=pa.float32(),
+    is_positive=pa.bool_(),
+    label=pa.string(),
+    text=pa.string(),
+    prompt_chars=pa.int32(),
+)
+"""The strongest rows of a few queries, rank from 1; rank 0 is the query itself, with score 0.
+Texts are data of the user's: they are in this table alone."""
+
+LDS_SCHEMA = _schema(
+    **_CELL,
+    kind=pa.string(),
+    value_=pa.float64(),
+    low_=pa.float64(),
+    high_=pa.float64(),
+    deviation_=pa.float64(),
+    n_queries=pa.int32(),
+    n_subsets=pa.int32(),
+)
+"""Linear datamodeling score, interval over queries, deviation over subsets. ``kind``: ``method``,
+or a control (then ``method`` names it): ``shuffled``, ``same_domain``, ``noise_floor``."""
+
+TAIL_PATCH_SCHEMA = _schema(
+    **_CELL,
+    k=pa.int32(),
+    value_=pa.float64(),
+    low_=pa.float64(),
+    high_=pa.float64(),
+    random_=pa.float64(),
+    n_queries=pa.int32(),
+)
+"""Change of a query's log-probability after one step on its strongest ``k`` rows, and on random
+ones."""
+
+CLOSED_LOOP_SCHEMA = _schema(
+    **_CELL,
+    arm=pa.string(),
+    seed=pa.int32(),
+    n_rows=pa.int64(),
+    n_tokens=pa.int64(),
+    purity_=pa.float64(),
+    loss_target=pa.float64(),
+    loss_elsewhere_=pa.float64(),
+)
+"""A training on rows chosen by a method. ``arm``: top, random, bottom, oracle, base; arms that
+need no method have an empty one."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Everything that an evaluation leaves; a table that was not asked for is empty."""
+
+    tasks: pa.Table = field(default_factory=TASKS_SCHEMA.empty_table)
+    methods: pa.Table = field(default_factory=METHODS_SCHEMA.empty_table)
+    metrics: pa.Table = field(default_factory=METRICS_SCHEMA.empty_table)
+    per_query: pa.Table = field(default_factory=PER_QUERY_SCHEMA.empty_table)
+    costs: pa.Table = field(default_factory=COSTS_SCHEMA.empty_table)
+    refusals: pa.Table = field(default_factory=REFUSALS_SCHEMA.empty_table)
+    curves: pa.Table = field(default_factory=CURVES_SCHEMA.empty_table)
+    spread: pa.Table = field(default_factory=SPREAD_SCHEMA.empty_table)
+    examples: pa.Table = field(default_factory=EXAMPLES_SCHEMA.empty_table)
+    lds: pa.Table = field(default_factory=LDS_SCHEMA.empty_table)
+    tail_patch: pa.Table = field(default_factory=TAIL_PATCH_SCHEMA.empty_table)
+    closed_loop: pa.Table = field(default_factory=CLOSED_LOOP_SCHEMA.empty_table)
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """``command``, ``date``, ``machine``, ``versions``, ``model``, ``settings``, ``lineage``."""
+
+
+TABLE_NAMES = tuple(one.name for one in fields(Tables) if one.name != "about")
+LONG = ("per_query", "curves", "spread", "examples")
+"""Tables that are left out of ``results.json``: too long for it, or with texts."""
+
+
+def write_tables(folder: Path, tables: Tables) -> None:
+    """Write every table as Parquet, and ``results.json`` last; each file whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = {"format": RESULTS_FORMAT, "about": dict(tables.about)}
+    for name in TABLE_NAMES:
+        table = conform(getattr(tables, name), _empty(name).schema, what=name)
+
+        def write(path: Path, table: pa.Table = table) -> None:
+            write_table(path, table)
+
+        publish_file(folder / f"{name}.parquet", write)
+        if name not in LONG:
+            results[name] = [_plain(line) for line in table.to_pylist()]
+    write_json(folder / RESULTS_FILE, results)
+
+
+def read_tables(folder: Path) -> Tables:
+    """Read what `write_tables` wrote.
+
+    Raises:
+        NotFoundError: There are no results.
+        CorruptionError: A table is missing or damaged.
+        ValueError: The results are of another version of this program.
+    """
+    results = read_json(folder / RESULTS_FILE)
+    if results.get("format") != RESULTS_FORMAT:
+        raise ValueError(
+            f"{folder / RESULTS_FILE}: expected results of format {RESULTS_FORMAT}, found "
+            f"{results.get('format')!r}. Run the evaluation again; what was scored is kept."
+        )
+    tables = {name: read_table(folder / f"{name}.parquet") for name in TABLE_NAMES}
+    return Tables(**tables, about=results["about"])
+
+
+def lines_table(name: str, lines: list[dict[str, Any]]) -> pa.Table:
+    """Return lines as the table of that name.
+
+    Raises:
+        ValueError: A line lacks a column or has one too many, or a value does not fit.
+    """
+    schema = _empty(name).schema
+    wrong = next((line for line in lines if set(line) != set(schema.names)), None)
+    if wrong is not None:
+        raise ValueError(f"{name}: expected columns {schema.names}, got {sorted(wrong)}.")
+    return pa.Table.from_pylist(lines, schema=schema)
+
+
+def _empty(name: str) -> pa.Table:
+    return getattr(Tables(), name)
+
+
+def _plain(line: dict[str, Any]) -> dict[str, Any]:
+    # pyarrow gives a map column as a list of pairs
+    return {name: dict(value) if name == "labels" else value for name, value in line.items()}

@@ -1,0 +1,88 @@
+"""`rise evaluate` on a real Prefect engine: a planted task, trained on, measured, run again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipeline_samples import write_rows
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.evaluate import evaluate
+from tasks.config_file import read_settings, validated
+from tasks.evaluate.settings import EvaluateConfig
+from tasks.evaluate.tables import read_tables
+
+pytestmark = pytest.mark.usefixtures("prefect_harness")
+
+TRAINING = {"trained": {"kind": "blocks", "blocks": 1}, "max_tokens": 60}
+LDS = {"rows": 8, "queries": 3, "subsets": 3, "repeats": 1, "queries_from": "rows"}
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tiny_llama: Path) -> dict[str, Any]:
+    """What `rise evaluate plant` writes, with small measures."""
+    write_rows(tmp_path / "rows.jsonl", 0, 60)
+    options = ["--rows", str(tmp_path / "rows.jsonl"), "--share", "0.2", "--queries", "5"]
+    made = CliRunner().invoke(
+        app, ["evaluate", "plant", str(tmp_path / "task"), *options, "--model", str(tiny_llama)]
+    )
+    assert made.exit_code == 0, made.output
+    assert "55; 11 planted" in made.output
+    settings = read_settings(tmp_path / "task" / "evaluate.yaml")
+    return settings | {
+        "methods": ["bm25", "z0-inf", "random"],
+        "measures": {"cuts": [5], "permutations": 2, "resamples": 20},
+        "counterfactual": {
+            "lds": LDS | {"training": TRAINING | {"epochs": 1}},
+            "tail_patch": None,
+            "closed_loop": None,
+        },
+    }
+
+
+def run(settings: dict[str, Any]) -> Any:
+    return evaluate(validated(EvaluateConfig, settings, origin="test"), command="rise evaluate x")
+
+
+def test_a_planted_task_is_measured_and_resumed(
+    settings: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = run(settings)
+    assert (first.n_results, first.n_refused, first.n_failed) == (2, 1, 0)
+    tables = read_tables(Path(first.folder))
+    assert {line["method"] for line in tables.lds.to_pylist()} >= {"BM25", "random"}
+    assert tables.refusals["reason"].to_pylist()[0].startswith("Z0-Inf needs 2 checkpoints")
+    told = capfd.readouterr().err
+    assert "1 of 3: BM25 on planted (predict): scored" in told
+    assert "2 of 3: Z0-Inf on planted (predict): refused: Z0-Inf needs 2 checkpoints" in told
+
+    again = run(settings | {"methods": ["bm25", "length", "random"]})
+    told = capfd.readouterr().err
+    assert "1 of 3: BM25 on planted (predict): kept" in told
+    assert "2 of 3: length on planted (predict): scored" in told
+    assert again.n_results == 3
+    old, new = (
+        [line for line in found.metrics.to_pylist() if line["method"] == "BM25"]
+        for found in (tables, read_tables(Path(again.folder)))
+    )
+    assert old == new
+
+    with get_client(sync_client=True) as client:
+        left = client.read_artifacts(
+            artifact_filter=ArtifactFilter(
+                key=ArtifactFilterKey(any_=["evaluate-planted-predict", "evaluate-report"])
+            )
+        )
+    assert {one.key for one in left} == {"evaluate-planted-predict", "evaluate-report"}
+    table = next(json.loads(one.data) for one in left if one.key == "evaluate-planted-predict")
+    assert {line["method"] for line in table} >= {"BM25", "random"}
+
+
+def test_settings_that_cannot_be_run_are_refused_before_any_work(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="there is no 'bm52'"):
+        run(settings | {"methods": ["bm25", "bm52"]})
+    assert not Path(settings["work"]).exists()

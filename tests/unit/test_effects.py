@@ -1,0 +1,127 @@
+"""The counterfactual measures as a part of an evaluation: tables, what is kept, what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tasks.config_file import read_settings, validated
+from tasks.evaluate.counterfactual_config import SHORT, SIZES
+from tasks.evaluate.effects import measure_effects, scored_methods
+from tasks.evaluate.gather import gather
+from tasks.evaluate.loss_bank import LossBank
+from tasks.evaluate.run import run_method
+from tasks.evaluate.settings import EvaluateConfig
+from tasks.evaluate.tables import read_tables
+
+FOX = "The quick brown fox jumps over the lazy dog number {}."
+TALK = "User: hello there, Paris is what? Assistant: fine {}."
+TRAINING = {
+    "trained": {"kind": "blocks", "blocks": 1},
+    "epochs": 1,
+    "learning_rate": 3e-3,
+    "max_tokens": 16,
+}
+
+
+def settings(folder: Path, model: Path, **changes: object) -> EvaluateConfig:
+    rows = folder / "rows.jsonl"
+    rows.write_text(
+        "\n".join(
+            json.dumps({"id": f"r{n}", "text": (FOX, TALK)[n % 2].format(n), "label": "ab"[n % 2]})
+            for n in range(60)
+        )
+    )
+    value = {
+        "work": str(folder / "work"),
+        "model": {"name": str(model), "dtype": "float32"},
+        "tasks": [
+            {
+                "kind": "labelled",
+                "name": "kinds",
+                "rows": {
+                    "source": {"kind": "files", "paths": [str(rows)]},
+                    "id_field": "id",
+                    "label_field": "label",
+                },
+                "taken_queries": 4,
+            }
+        ],
+        "methods": ["bm25", "length"],
+        "measures": {"cuts": [5]},
+        "runtime": {"device": "cpu"},
+        "counterfactual": {
+            "lds": {"rows": 8, "queries": 4, "subsets": 4, "repeats": 1, "training": TRAINING},
+            "tail_patch": {"rows": 3, "queries": 2, "random_draws": 1, "training": TRAINING},
+            "closed_loop": {"tokens": 100, "seeds": 2, "held_out": 3, "training": TRAINING},
+        },
+    }
+    return EvaluateConfig.model_validate({**value, **changes})
+
+
+def test_an_evaluation_retrains_once_and_leaves_tables(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(tmp_path, tiny_llama)
+    outcomes = [run_method(config, "kinds", "predict", name) for name in ("BM25", "length")]
+    scored = scored_methods(outcomes, "kinds", "predict")
+    first = measure_effects(config, "kinds", "predict", scored)
+    assert first.reasons == {}
+    monkeypatch.setattr(LossBank, "fill", None)  # nothing is looked for a second time
+    assert measure_effects(config, "kinds", "predict", scored) == first
+    gathered = gather(config, outcomes)
+    tables = read_tables(Path(gathered.folder))
+    assert set(tables.lds["method"].to_pylist()) >= {"BM25", "length", "same label"}
+    assert tables.tail_patch["method"].to_pylist() == ["BM25", "length"]
+    assert set(tables.closed_loop["arm"].to_pylist()) == {
+        *("base", "random", "oracle", "top", "bottom")
+    }
+    assert tables.refusals.num_rows == 0
+    found = {line["method"]: line for line in gathered.summary}
+    assert set(found) == {"BM25", "length"}
+    assert {"lds", "tail_patch", "closed_loop", "auprc@5"} <= set(found["BM25"])
+
+
+def test_a_measure_that_cannot_be_taken_is_said_and_the_others_are_taken(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    measures = {
+        "lds": {"rows": 8, "queries": 4, "subsets": 4, "repeats": 1, "training": TRAINING},
+        "tail_patch": {"rows": 500, "queries": 2, "training": TRAINING},
+        "closed_loop": {"target": "c", "tokens": 100, "held_out": 3, "training": TRAINING},
+    }
+    config = settings(tmp_path, tiny_llama, counterfactual=measures)
+    run_method(config, "kinds", "predict", "BM25")
+    report = measure_effects(config, "kinds", "predict", ["BM25"])
+    assert report.reasons["tail_patch"].startswith("tail-patch on kinds (predict) needs 500 rows")
+    assert "no held-out text of label 'c'" in report.reasons["closed_loop"]
+    assert report.n_lines["lds"] > 0
+
+
+def test_a_training_that_diverges_is_said(tiny_llama: Path, tmp_path: Path) -> None:
+    wild = {**TRAINING, "learning_rate": 1e30, "clip": 1e30}
+    measures = {
+        "lds": {"rows": 8, "queries": 4, "subsets": 3, "repeats": 1, "training": wild},
+        "tail_patch": None,
+        "closed_loop": None,
+    }
+    config = settings(tmp_path, tiny_llama, counterfactual=measures)
+    report = measure_effects(config, "kinds", "predict", [])
+    assert "Lower training.learning_rate (now 1e+30)" in report.reasons["lds"]
+
+
+def test_retraining_needs_the_paradigm_that_it_is_of(tiny_llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"paradigms are \['recall'\]; add predict"):
+        settings(tmp_path, tiny_llama, paradigms=["recall"])
+    config = settings(tmp_path, tiny_llama, counterfactual="gpu", paradigms=["recall", "predict"])
+    assert config.counterfactual == SIZES["gpu"]
+    assert config.measures_training("kinds", "predict")
+    assert not config.measures_training("kinds", "recall")
+
+
+def test_the_example_is_valid() -> None:
+    file = Path(__file__).parents[2] / "examples" / "counterfactual.yaml"
+    config = validated(EvaluateConfig, read_settings(file), origin=str(file))
+    assert config.counterfactual is not None
+    assert config.counterfactual.lds is not None
+    assert config.counterfactual.lds.training == SHORT
