@@ -75,9 +75,15 @@ def selection(select: int | None, tokens: int | None, share: float | None) -> di
 
 
 def run_flow(flow: Callable[..., Any], **arguments: Any) -> Any:
-    """Call a flow without the heartbeat thread, which delays every flow's end by a second."""
+    """Call a flow without the heartbeat thread, which delays every flow's end by a second.
+
+    Ctrl-C ends it at once: the embedded server, if there is one, still answers then.
+    """
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
+    from flows.embedded_server import start_embedded_server
+
+    start_embedded_server()
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         return flow(**arguments)
 

@@ -12,7 +12,14 @@ import typer
 from flows.artifacts import readable_bytes
 from flows.cli_settings import pipeline_settings
 from flows.terminal import plain_errors, say, show_facts, show_json, show_table, show_wrapped
-from flows.watch_words import COLUMNS, detail_words, next_lines, status_rows, things_to_look_at
+from flows.watch_words import (
+    COLUMNS,
+    detail_words,
+    next_lines,
+    status_rows,
+    things_to_look_at,
+    version_words,
+)
 
 StoreOption = Annotated[str, typer.Option("--store", help="Folder of the store.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
@@ -161,8 +168,8 @@ def lineage(
 def _show_steps(row: str, steps: list[dict[str, Any]]) -> None:
     """Write a table for each version of the row: it begins with its source."""
     starts = [place for place, step in enumerate(steps) if step["kind"] == "source"]
-    for number, (start, stop) in enumerate(pairwise([*starts, len(steps)])):
-        version = f", version {len(starts) - number} of {len(starts)}" if len(starts) > 1 else ""
+    versions = version_words(steps, starts)
+    for version, (start, stop) in zip(versions, pairwise([*starts, len(steps)]), strict=True):
         found = [(one["kind"], one["id"], detail_words(one)) for one in steps[start + 1 : stop]]
         show_table(f"{row}{version}: {steps[start]['id']}", ("station", "id", "where"), found)
     for step in steps[: starts[0]] if starts else steps:

@@ -1,5 +1,6 @@
 """How the state of a store reads in a terminal: a table, what to look at, what is next."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -53,6 +54,7 @@ def things_to_look_at(status: Facts) -> list[str]:
         *(line for one in status["inboxes"] for line in _inbox_lines(one)),
         *(line for one in status["indexes"] for line in _index_lines(one)),
         *(line for one in status["releases"] for line in _release_lines(one, status["store"])),
+        *(one["state"] for one in status["leases"]),
         *_leftover_lines(status),
     ]
 
@@ -232,3 +234,18 @@ def _release_reasons(outlook: Facts) -> list[str]:
 def _some(lines: list[str], noun: str) -> list[str]:
     rest = len(lines) - MOST_SHOWN
     return lines if rest <= 0 else [*lines[:MOST_SHOWN], f"... {rest:,} more {noun}"]
+
+
+def version_words(steps: Sequence[Facts], starts: Sequence[int]) -> list[str]:
+    """Return which version of its row each part of a lineage is, such as ``, version 2 of 3``.
+
+    Args:
+        steps: Stations; a part begins with a source, then the row and its batch.
+        starts: Where parts begin: the newest version of a row comes first.
+    """
+    rows = [(steps[at + 1]["id"], steps[at + 2]["detail"].get("corpus")) for at in starts]
+    left, words = Counter(rows), []
+    for row in rows:
+        words.append(f", version {left[row]} of {rows.count(row)}" if rows.count(row) > 1 else "")
+        left[row] -= 1
+    return words

@@ -17,8 +17,10 @@ from storage.layout import (
     scores_folder,
 )
 from storage.lease import Lease, held, hold, holder_of
+from storage.lease_backend import leases_below
 from storage.lease_holder import Holder
 from storage.refs import CorpusRef, IndexRef, ScoresRef
+from storage.roots import store_folder
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,18 @@ def scores_guard(ref: ScoresRef) -> Guard:
 def release_guard(root: str, name: str) -> Guard:
     """Return what keeps others from making releases of a name."""
     return Guard(releases_folder(root, name) / LEASE_FILE, f"release {name!r}")
+
+
+def lease_paths(root: str) -> list[Path]:
+    """Return the leases that there are in a store, in the order of `Guard`."""
+    patterns = (
+        f"corpora/*/inbox/{LEASE_FILE}",
+        f"corpora/*/{LEASE_FILE}",
+        f"indexes/.*{LEASE_FILE}",
+        f"scores/.*{LEASE_FILE}",
+        f"releases/*/{LEASE_FILE}",
+    )
+    return leases_below(store_folder(root), patterns)
 
 
 def _beside(folder: Path) -> Path:

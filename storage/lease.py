@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from storage.errors import BusyError, LeaseLostError, StorageError
-from storage.lease_backend import Backend, backend_of
+from storage.lease_backend import Backend, backend_of, place_of
 from storage.lease_holder import STEADY, Holder, Pulse, bytes_of, read_holder
 from storage.lease_owner import Owner, this_process
 from storage.roots import caught_up
@@ -108,7 +108,9 @@ def hold(
         wait_seconds=ambient.wait_seconds if wait_seconds is None else wait_seconds,
         on_wait=on_wait or ambient.on_wait,
     )
-    me = Holder(what, uuid.uuid4().hex, this_process(patience.run), 0.0, 0.0, pulse)
+    me = Holder(
+        what, uuid.uuid4().hex, this_process(patience.run), 0.0, 0.0, pulse, place=place_of(path)
+    )
     lease = Lease(path, backend_of(path), me)
     _tokens.add(me.token)
     try:
@@ -117,10 +119,12 @@ def hold(
         _held[lease.path] = lease
         yield lease
     finally:
-        lease.release()
-        if _held.get(lease.path) is lease:
-            del _held[lease.path]
-        _tokens.discard(me.token)
+        try:
+            lease.release()
+        finally:  # also of whoever is interrupted again
+            if _held.get(lease.path) is lease:
+                del _held[lease.path]
+            _tokens.discard(me.token)
 
 
 def held(path: Path, *, what: str) -> "Lease":
@@ -213,7 +217,7 @@ class Lease:
             holder, tag = read_holder(found[0]), found[1]
             if holder.token == self.holder.token:
                 break  # it was created, but the answer was lost on its way
-            gone = watch.why_gone(holder, tag)
+            gone = why_copied(holder, self.path) or watch.why_gone(holder, tag)
             if gone and self._backend.replace_if(tag, self._first_bytes()):
                 patience.say(f"{self.holder.what}: the lease held {holder} is taken over: {gone}.")
                 break
@@ -229,6 +233,8 @@ class Lease:
     def release(self) -> None:
         """Give the lease back, if it is still held; errors of the disk leave it to expire."""
         self._ended.set()
+        if self.holder.owner is not None and self.holder.owner.pid != os.getpid():
+            return  # a fork of the holder
         if self._heart.is_alive():
             self._heart.join(self.holder.pulse.beat_seconds)
         with self._one_at_a_time:
@@ -313,6 +319,21 @@ class _Watch:
         if unchanged < pulse.expires_seconds and (not late or self.undecided):
             return ""
         return f"it gave no sign of life for more than {pulse.expires_seconds:g} s"
+
+
+def why_copied(holder: Holder, path: str) -> str:
+    """Return that a lease came here with a copy of its folder; empty where it did not.
+
+    Its holder may well live, and write the original: it will never give a sign of life here. Only
+    of a process of this machine it is known where it writes.
+    """
+    if holder.owner is None or not holder.owner.is_near or not holder.place:
+        return ""
+    try:
+        same = Path(holder.place).parent.samefile(Path(path).parent)
+    except OSError:  # it was moved, or that place is not seen from here
+        return ""
+    return "" if same else f"it is a copy, the lease that was given is {holder.place}"
 
 
 def _why_gone_here(holder: Holder, owner: Owner) -> str:

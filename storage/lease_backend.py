@@ -4,9 +4,10 @@ A folder of a file system does them with renames under a short lock. An object s
 conditional requests, where the tag is the object's version.
 """
 
+import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -14,10 +15,13 @@ from typing import Protocol
 from storage.files import folder_guard, raise_explained
 from storage.mirror_keys import PARTIAL_SUFFIX
 from storage.objects import Objects
-from storage.roots import mirror_at
+from storage.roots import LEASE_SUFFIX, mirror_at
 
 READS = 10
 """Tries to read an object while others replace it."""
+
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+"""What file systems without second names of a file answer: FUSE ones, some network drives."""
 
 
 class Backend(Protocol):
@@ -54,7 +58,7 @@ class FileBackend:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with folder_guard(self._path.parent), self._written_beside(data) as partial:
-                os.link(partial, self._path)
+                self._put(partial)
         except FileExistsError:
             return False
         except OSError as error:
@@ -99,6 +103,17 @@ class FileBackend:
         except OSError as error:
             raise_explained(error, self._path)
         return True
+
+    def _put(self, partial: Path) -> None:
+        try:
+            os.link(partial, self._path)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            # the lock on the folder is then all that keeps two apart
+            if os.path.lexists(self._path):
+                raise FileExistsError(errno.EEXIST, "there is a lease", str(self._path)) from error
+            partial.rename(self._path)
 
     @contextmanager
     def _written_beside(self, data: bytes) -> Iterator[Path]:
@@ -165,6 +180,25 @@ def backend_of(path: Path) -> Backend:
     """Return where the lease that is named by a path of a store is kept."""
     mirror = mirror_at(path)
     return FileBackend(path) if mirror is None else ObjectBackend(mirror.objects, mirror.key(path))
+
+
+def place_of(path: Path) -> str:
+    """Return where the file of a lease is; empty where it is an object, which no copy has."""
+    return str(path.absolute()) if mirror_at(path) is None else ""
+
+
+def leases_below(folder: Path, patterns: Iterable[str]) -> list[Path]:
+    """Return the leases of a store by the paths that name them.
+
+    Args:
+        folder: Of the store, or of its mirror.
+        patterns: Globs of them, in the order in which they are wanted.
+    """
+    mirror = mirror_at(folder)
+    if mirror is None:
+        return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+    keys = sorted(mirror.objects.listing())
+    return [folder / key for key in keys if key.endswith(LEASE_SUFFIX)]
 
 
 def _tag(data: bytes) -> str:

@@ -34,6 +34,7 @@ class Holder:
         heartbeat: Its last sign of life.
         pulse: What it promised.
         n_beats: Signs of life so far.
+        place: Path of the lease, as the holder names it; empty where that is not known.
     """
 
     what: str
@@ -43,6 +44,7 @@ class Holder:
     heartbeat: float
     pulse: Pulse
     n_beats: int = 0
+    place: str = ""
 
     @property
     def silent_seconds(self) -> float:
@@ -62,6 +64,7 @@ def bytes_of(holder: Holder) -> bytes:
         "format": LEASE_FORMAT,
         "version": 1,
         "what": holder.what,
+        "place": holder.place,
         "token": holder.token,
         "owner": None if holder.owner is None else holder.owner.as_dict(),
         "since": _text_of(holder.since),
@@ -85,6 +88,7 @@ def read_holder(data: bytes) -> Holder:
             heartbeat=datetime.fromisoformat(value["heartbeat"]).timestamp(),
             pulse=Pulse(float(value["beat_seconds"]), float(value["expires_seconds"])),
             n_beats=int(value["n_beats"]),
+            place=str(value.get("place", "")),
         )
     except (ValueError, KeyError, TypeError):  # cut off by a loss of power, or somebody else's
         return Holder("", "", None, 0.0, 0.0, STEADY)

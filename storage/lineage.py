@@ -71,6 +71,8 @@ def walk_back(root: str, row_id: str, *, release: ReleaseRef | None = None) -> l
 def walk_forward(root: str, *, source: str, line: int) -> list[LineageStep]:
     """Return what became of one line of a source: rejected, or a row and all its stations.
 
+    A source that was rewritten has had several rows there; the newest comes first.
+
     Args:
         root: The store.
         source: The source as the rows name it.
@@ -82,7 +84,7 @@ def walk_forward(root: str, *, source: str, line: int) -> list[LineageStep]:
     open_store(root)
     steps: list[LineageStep] = []
     for corpus in _corpora(root):
-        for place in corpus.find_source(source, line):
+        for place in reversed(corpus.find_source(source, line)):
             steps += _stations(root, corpus, place, None)
     for name in _corpus_names(root):
         steps += _rejections(root, name, f"{source}:{line}")

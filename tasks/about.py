@@ -28,6 +28,7 @@ from storage.refs import CorpusRef, IndexRef, QuerySetRef, ReleaseRef, ScoresRef
 from storage.release_pointer import is_latest
 from storage.roots import store_folder, stored_size
 from storage.signatures import SignatureIndex
+from storage.tombstones import Tombstones
 from tasks.release_drift import is_held, noted_drift
 from tasks.takedown import corpus_names
 
@@ -205,7 +206,9 @@ def _rows(root: str, text: str) -> Iterator[dict[str, Any]]:
             place = Corpus(CorpusRef(root, name)).locate(text)
         except NotFoundError:
             continue
+        records = Tombstones(CorpusRef(root, name)).at(place.batch_id, place.position_in_batch)
         at = {
+            "dead": [{"kind": one.kind, "reason": one.reason, "time": one.time} for one in records],
             "batch_id": place.batch_id,
             "position_in_batch": place.position_in_batch,
             "position": place.position,

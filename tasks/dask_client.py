@@ -7,7 +7,10 @@ its error where its result is wanted, and is not worth a log entry beside it.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
+
+from tasks.interrupts import children_unhurried
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -57,22 +60,27 @@ def local_client(n_workers: int) -> Iterator["Client"]:
     import dask
     from distributed import Client, LocalCluster
 
+    def start() -> LocalCluster:
+        resource_tracker.ensure_running()  # who starts it gets Ctrl-C afterwards
+        with children_unhurried():
+            return LocalCluster(
+                n_workers=n_workers,
+                threads_per_worker=1,
+                memory_limit=None,  # whoever starts work has predicted what it takes
+                dashboard_address=None,
+                scheduler_kwargs={
+                    # without a dashboard it still serves HTTP: on a free port, not the usual one
+                    "dashboard_address": "127.0.0.1:0",
+                    "allowed_failures": MOST_DEATHS - 1,
+                },
+            )
+
     with (
         _own_environment(),
         # a worker gets its next task when it is free, not before: tasks are long, and a worker
         # that dies takes no other task with it
         dask.config.set({"distributed.scheduler.worker-saturation": 1.0}),
-        LocalCluster(
-            n_workers=n_workers,
-            threads_per_worker=1,
-            memory_limit=None,  # whoever starts work has predicted what it takes
-            dashboard_address=None,
-            scheduler_kwargs={
-                # without a dashboard it still serves HTTP: on a free port, not the usual one
-                "dashboard_address": "127.0.0.1:0",
-                "allowed_failures": MOST_DEATHS - 1,
-            },
-        ) as cluster,
+        start() as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client

@@ -13,7 +13,7 @@ from storage.files import read_json, write_json
 from storage.layout import release_folder
 from storage.refs import ReleaseRef
 from storage.release_pointer import is_latest, latest, moves
-from storage.releases import DRIFT_FILE
+from storage.releases import DRIFT_FILE, all_releases
 from tasks.drift_config import MEASURES, DriftConfig
 from tasks.release_diff import ReleaseDiff, diff_releases
 
@@ -136,13 +136,15 @@ def require_not_held(report: DriftReport | None) -> None:
     if report is None or not report.held:
         return
     ref = report.ref
+    # one that was the latest before, and was rolled back from, is no longer held back
+    take = f"accept {ref.name} --id" if is_held(ref) else f"rollback {ref.name} --to"
     lines = [f"- {one}" for one in report.verdicts if one.outcome == "fails"]
     raise ReleaseHeld(
         f"release {ref.release_id} of {ref.name!r} is too far from {report.against}, the latest "
         "one, so it is published but held: `latest` stays where it was.\n"
         + "\n".join(lines)
         + f"\nLook at it: rise diff {report.against} {ref.release_id} --store {ref.root}\n"
-        f"To take it: rise release accept {ref.name} --id {ref.release_id} --store {ref.root}\n"
+        f"To take it: rise release {take} {ref.release_id} --store {ref.root}\n"
         "To take such releases from now on, raise the limits (settings: drift)."
     )
 
@@ -153,6 +155,16 @@ def is_held(ref: ReleaseRef) -> bool:
     if noted is None or not noted["held"] or is_latest(ref):
         return False
     return all(move.to != ref.release_id for move in moves(ref.root, ref.name))
+
+
+def held_back(root: str, name: str) -> list[ReleaseRef]:
+    """Return the releases of a name that are held and were compared with the present latest one.
+
+    Those that another release passed by are no longer in question.
+    """
+    now = latest(root, name)
+    found = [one for one in all_releases(root) if one.name == name and is_held(one)]
+    return [one for one in found if (noted_drift(one) or {}).get("against") == now.release_id]
 
 
 def noted_drift(ref: ReleaseRef) -> dict[str, Any] | None:

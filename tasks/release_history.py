@@ -17,7 +17,7 @@ from storage.release_pointer import (
     roll_back,
 )
 from storage.releases import all_releases, open_release, require_release
-from tasks.release_drift import is_held
+from tasks.release_drift import held_back, is_held
 from tasks.takedown import require_none_taken_down
 
 LEAST_DIGITS = 4
@@ -126,7 +126,7 @@ def accept_release(
     Args:
         root: The store.
         name: The release.
-        release_id: Its id; None: the one of that name that is held, if it is one.
+        release_id: Its id; None: the one that is held back from the present latest, if it is one.
 
     Returns:
         What ``latest`` named before and what it names now.
@@ -138,16 +138,16 @@ def accept_release(
     """
     open_store(root)
     left = latest(root, name)
-    held = [ref for ref in all_releases(root) if ref.name == name and is_held(ref)]
-    chosen = _chosen(held, root, name, release_id)
+    chosen = _chosen(root, name, release_id)
     open_release(chosen).require_sound(deep=True)
     _may_be_latest(chosen)
     mark_latest(chosen, why="accepted")
     return left, chosen
 
 
-def _chosen(held: list[ReleaseRef], root: str, name: str, release_id: str | None) -> ReleaseRef:
+def _chosen(root: str, name: str, release_id: str | None) -> ReleaseRef:
     if release_id is None:
+        held = held_back(root, name)
         if len(held) != 1:
             which = ", ".join(ref.release_id for ref in held) or "none"
             raise NotFoundError(
@@ -157,7 +157,7 @@ def _chosen(held: list[ReleaseRef], root: str, name: str, release_id: str | None
         return held[0]
     ref = ReleaseRef(root, name, release_id)
     require_release(ref)
-    if ref not in held:
+    if not is_held(ref):
         raise ValueError(
             f"release {release_id} of {name!r} is not held. To point `latest` to any release that "
             f"was published: rise release rollback {name} --to {release_id}"

@@ -191,7 +191,7 @@ def plan_index(
     if missing:
         order = _Order(ref, corpus, batches, config, runtime)
         predicted_bytes, drift, device = workers.call(
-            _examine, order.to_send() if workers.elsewhere else order
+            _examine, order.to_send() if workers.elsewhere else order, len(missing)
         )
     fence = index_guard(ref).held().fence
     fence.check()
@@ -332,7 +332,7 @@ def _create_index(order: _Order, identity: Mapping[str, Any]) -> None:
     )
 
 
-def _examine(order: _Order) -> tuple[int, Drift | None, str]:
+def _examine(order: _Order, n_blocks: int) -> tuple[int, Drift | None, str]:
     """Predict the memory and measure the drift; runs where the devices are."""
     index, device = SignatureIndex.open(order.ref), resolve_device(order.runtime.device)
     predicted = require_memory(
@@ -340,7 +340,8 @@ def _examine(order: _Order) -> tuple[int, Drift | None, str]:
         order.runtime,
         device=device,
         dtype=index.identity["space"]["dtype"],
-        n_processes=order.runtime.index_workers,
+        # one without a block never loads the model
+        n_processes=min(order.runtime.index_workers, n_blocks),
     )
     drift = measure_drift(index, order.corpus, order.batches, order.config, device=device)
     return predicted, drift, device

@@ -32,7 +32,8 @@ from storage.roots import shown, store_folder, stored_size
 from storage.scores import Scores
 from storage.signatures import SignatureIndex
 from storage.tombstones import Tombstones
-from tasks.release_drift import is_held, noted_drift
+from tasks.lease_status import lease_facts
+from tasks.release_drift import held_back, noted_drift
 from tasks.takedown import corpus_names, count_taken_down, dead_digest
 
 Facts = dict[str, Any]
@@ -43,7 +44,8 @@ def store_status(root: str) -> Facts:
 
     Returns:
         ``store``, ``bytes``, ``partial_bytes``, and lists ``corpora``, ``inboxes``, ``indexes``,
-        ``query_sets``, ``scores``, ``releases``. What cannot be read has ``problem``.
+        ``query_sets``, ``scores``, ``releases`` and ``leases`` (`tasks.lease_status`). What cannot
+        be read has ``problem``.
 
     Raises:
         NotFoundError: There is no store.
@@ -72,6 +74,7 @@ def store_status(root: str) -> Facts:
         "query_sets": query_sets,
         "scores": scores,
         "releases": _releases(root, scores),
+        "leases": lease_facts(root),
     }
 
 
@@ -344,7 +347,7 @@ def _release(root: str, name: str, scores: Mapping[str, Facts]) -> Facts:
     opened = open_release(ref)
     folder = store_folder(root) / "releases" / name
     every = [ReleaseRef(root, name, path.name) for path in version_folders(folder)]
-    held = [one.release_id for one in every if is_held(one)]
+    held = [one.release_id for one in held_back(root, name)]
     parent = scores.get(opened.manifest["scores_id"])
     stale = ["its scores are gone"] if parent is None else list(parent["stale"])
     stale += ["its scores cannot be read"] if parent is not None and "problem" in parent else []

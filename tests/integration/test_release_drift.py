@@ -15,9 +15,10 @@ from tasks.drift_config import NO_LIMITS, DriftConfig, Limit
 from tasks.release import release
 from tasks.release_config import LeakageConfig, Quota, ReleaseConfig, TopK
 from tasks.release_diff import diff_releases, source_kind
-from tasks.release_drift import ReleaseHeld, is_held, noted_drift, require_not_held
+from tasks.release_drift import ReleaseHeld, held_back, is_held, noted_drift, require_not_held
 from tasks.release_history import accept_release, go_back, list_moves, list_releases
 from tasks.scoring import score
+from tasks.store_status import store_status
 from tasks.takedown import take_down
 
 
@@ -138,6 +139,19 @@ def test_a_release_beyond_a_limit_is_held_until_it_is_accepted(scores):
         accept_release(scores.root, "main")
     with pytest.raises(ValueError, match=r"is not held.*rollback main --to"):
         accept_release(scores.root, "main", far.ref.release_id)
+    with pytest.raises(ReleaseHeld, match=f"rollback main --to {far.ref.release_id}"):
+        require_not_held(publish(scores, 50, drift=limits).drift)
+    # of several that are held, those count that are held back from the latest there is
+    for number in (60, 66):
+        publish(scores, number, drift=limits)
+    with pytest.raises(
+        NotFoundError, match=r"one release of 'main' that is held, found [0-9a-f]+, "
+    ):
+        accept_release(scores.root, "main")
+    farthest = publish(scores, 66, drift=limits).ref
+    accept_release(scores.root, "main", farthest.release_id)
+    assert held_back(scores.root, "main") == []
+    assert store_status(scores.root)["releases"][0]["held"] == []
 
 
 def test_without_limits_every_release_becomes_the_latest_even_over_a_damaged_one(scores):

@@ -67,15 +67,17 @@ def with_runtime(arguments: dict[str, Any], **changes: object) -> dict[str, Any]
 
 
 def artifacts() -> list[Any]:
+    """Return the newest ones first: other files leave theirs on this server too."""
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.sorting import ArtifactSort
 
     with get_client(sync_client=True) as client:
-        return client.read_artifacts()
+        return client.read_artifacts(sort=ArtifactSort.CREATED_DESC)
 
 
 def waits_were_drawn() -> list[str]:
     """Return the artifacts about waiting, once there is one."""
-    end = time.monotonic() + 25
+    end = time.monotonic() + 120
     while time.monotonic() < end:
         found = [one.description or "" for one in artifacts()]
         if waits := [text for text in found if "being written" in text]:
@@ -94,13 +96,13 @@ def test_a_flow_waits_for_whoever_builds_the_same_index_and_says_so(
     guard = index_guard(IndexRef(arguments["store"], "main"))
     with somebody_else(guard) as ended:
         threading.Thread(target=lambda: ended.set() if waits_were_drawn() else None).start()
-        report = index(**with_runtime(arguments, wait_seconds=30.0))
+        report = index(**with_runtime(arguments, wait_seconds=300.0))
     assert report.n_sketched == N_BLOCKS * BLOCK_ROWS
     said = [line for line in caplog.messages if "is being written by" in line]
-    assert len(said) == 1  # a line a minute
-    assert said[0].startswith("waiting, up to 30 s more: index 'main' is being written by ")
+    assert 1 <= len(said) <= 3  # a line a minute
+    assert said[0].startswith("waiting, up to 300 s more: index 'main' is being written by ")
     drawn = waits_were_drawn()
-    assert drawn[0].startswith("patience used up, 30 s in all: index 'main' is being written by")
+    assert drawn[0].startswith("patience used up, 300 s in all: index 'main' is being written by")
 
 
 def test_a_flow_whose_patience_is_over_is_refused_and_tells_what_to_do(
@@ -118,7 +120,8 @@ def test_a_flow_whose_patience_is_over_is_refused_and_tells_what_to_do(
             )
     assert state.is_failed()
     assert isinstance(state.result(raise_on_failure=False), BusyError)
-    story = next(one for one in artifacts() if one.key == "index-failed")
+    run = state.state_details.flow_run_id
+    story = next(one for one in artifacts() if (one.key, one.flow_run_id) == ("index-failed", run))
     assert "Wait for it to end, or stop it" in story.data
     assert "nothing is wrong with either of them" in story.data
 

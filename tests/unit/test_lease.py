@@ -1,7 +1,9 @@
 """Leases: one holder at a time, waiting, refusal, takeover of the dead, nothing after a loss."""
 
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,7 +16,7 @@ from child import TESTS
 
 from storage import lease_owner
 from storage.errors import BusyError, LeaseLostError, StorageError
-from storage.lease import Patience, Waiting, held, hold, holder_of, with_patience
+from storage.lease import Lease, Patience, Waiting, held, hold, holder_of, with_patience
 from storage.lease_backend import FileBackend
 from storage.lease_holder import Holder, Pulse
 from storage.lease_owner import Owner, this_process
@@ -350,3 +352,50 @@ def test_a_fork_holds_nothing(path: Path) -> None:
     command = [sys.executable, "-c", code, str(path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.stdout == "0\n", done.stderr
+
+
+def test_a_lease_in_a_copy_of_its_folder_is_nobodys_though_its_holder_lives(path: Path) -> None:
+    said: list[str] = []
+    with holding_child(path) as process:
+        try:
+            copied = path.parents[1] / "copy"
+            shutil.copytree(path.parent, copied)
+            link = path.parents[1] / "link"
+            link.symlink_to(path.parent.name)
+            with (
+                with_patience(Patience(say=said.append)),
+                hold(copied / path.name, what="it") as lease,
+            ):
+                lease.check()
+            with pytest.raises(BusyError), hold(link / path.name, what="it"):
+                pass  # another way to the same folder is no copy
+        finally:
+            process.kill()
+    assert "it is a copy" in said[0]
+
+
+def test_a_lease_is_taken_where_files_have_one_name_only(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with hold(path, what="it") as lease:
+        lease.check()
+        assert not FileBackend(path).create_if_absent(b"another")
+        assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    assert list(path.parent.iterdir()) == []
+
+
+def test_whoever_is_interrupted_twice_does_not_keep_itself_out(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt), hold(path, what="it"):
+        patched.setattr(Lease, "release", interrupt)
+    assert path.exists()
+    with hold(path, what="it") as lease:
+        lease.check()

@@ -11,13 +11,16 @@ import pytest
 from storage.catalog import list_artifacts, open_store
 from storage.errors import BusyError, CorruptionError, NotFoundError, StorageError
 from storage.files import point_to, publish, remove_durably, staging_folder, write_bytes
+from storage.guards import corpus_guard
 from storage.lease import hold, holder_of
 from storage.lease_backend import ObjectBackend, backend_of
 from storage.manifests import describe_file, write_manifest
 from storage.mirror import Mirror
 from storage.objects import Objects
+from storage.refs import CorpusRef
 from storage.roots import fetched, mirror_at, mirrors_folder, shown, store_folder
 from storage.urls import is_url, local_path
+from tasks.lease_status import lease_facts
 
 
 @pytest.fixture
@@ -183,6 +186,23 @@ def test_lease_is_an_object(url: str, tmp_path: Path) -> None:
     other = Mirror(url, tmp_path / "other")
     other.look()
     assert not (other.folder / "corpora").exists()
+
+
+def test_another_mirror_of_a_store_is_no_copy_of_it(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = CorpusRef(url, "main")
+    with corpus_guard(ref).hold():
+        (here,) = lease_facts(url)
+        monkeypatch.setenv("RISE_MIRROR", str(tmp_path / "more"))
+        monkeypatch.setattr("storage.roots._mirrors", {})
+        (there,) = lease_facts(url)
+        assert here["path"] != there["path"]
+        assert here["gone"] == there["gone"] == ""
+        again = corpus_guard(ref).hold()
+        with pytest.raises(BusyError, match="corpus 'main' is being written by"), again:
+            pytest.fail("two hold it")
+    assert lease_facts(url) == []
 
 
 def test_a_path_is_enough_to_know_the_mirror(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

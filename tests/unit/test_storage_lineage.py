@@ -101,6 +101,13 @@ def test_a_row_that_changed_leads_to_the_releases_of_each_version(root: str) -> 
     assert before[-1].id == "r1"
 
 
+def test_of_the_rows_that_a_line_has_had_the_newest_comes_first(root: str) -> None:
+    with BatchWriter(CorpusRef(root, "main"), "b3") as writer:
+        writer.add(make_rows(3, 4))
+        writer.commit({})
+    assert walk_forward(root, source=SOURCE, line=4) == walk_back(root, "row-000003")
+
+
 @pytest.mark.parametrize("gone", ["scores/s1", "indexes/main"])
 def test_a_release_is_found_even_when_what_it_was_made_from_is_gone(root: str, gone: str) -> None:
     shutil.rmtree(Path(root, gone))

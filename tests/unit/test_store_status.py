@@ -1,6 +1,8 @@
 """What `rise status` says of a store: counted by plain means, stale for a reason, never hiding."""
 
 import json
+import os
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +12,14 @@ from store_samples import add_batch, add_query_set, add_release, add_scores, bui
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.watch_words import age, newest_scores, status_rows, things_to_look_at
+from flows.watch_words import (
+    age,
+    newest_scores,
+    status_rows,
+    things_to_look_at,
+    version_words,
+)
+from storage.guards import corpus_guard, index_guard
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef
 from storage.release_pointer import roll_back
@@ -163,6 +172,13 @@ def test_the_command_takes_a_store_or_settings_and_says_when_there_is_none(root,
     assert "index, score and release for the first time" in first.output
 
 
+def test_versions_of_a_row_are_counted_apart_from_other_rows_of_its_line():
+    batch = {"kind": "batch", "id": "b", "detail": {"corpus": "main"}}
+    rows = [{"kind": "row", "id": row, "detail": {}} for row in "xyx"]
+    steps = [one for row in rows for one in ({"kind": "source"}, row, batch)]
+    assert version_words(steps, [0, 3, 6]) == [", version 2 of 2", "", ", version 1 of 2"]
+
+
 @pytest.mark.parametrize(
     ("created", "said"),
     [
@@ -176,3 +192,21 @@ def test_the_command_takes_a_store_or_settings_and_says_when_there_is_none(root,
 )
 def test_ages_are_in_the_largest_unit(created, said):
     assert age(created, now=datetime(2026, 5, 1, 12, tzinfo=UTC)) == said
+
+
+def test_who_writes_is_told_and_who_was_killed_while_writing(root, tmp_path):
+    assert store_status(root)["leases"] == []
+    with index_guard(IndexRef(root, "main")).hold(), corpus_guard(CorpusRef(root, "main")).hold():
+        status = store_status(root)
+        assert [one["what"] for one in status["leases"]] == ["corpus 'main'", "index 'main'"]
+        assert all("is being written by" in one["state"] for one in status["leases"])
+        lines = things_to_look_at(status)
+        assert sum(f"process {os.getpid()}" in line for line in lines) == 2
+        copy = str(tmp_path / "copy")
+        shutil.copytree(root, copy, symlinks=True)
+    assert store_status(root)["leases"] == []
+    found = store_status(copy)["leases"]
+    assert len(found) == 2
+    assert all("it is a copy" in one["gone"] for one in found)
+    Path(found[0]["path"]).write_bytes(b"")
+    assert "nothing is known of its holder" in store_status(copy)["leases"][0]["state"]
