@@ -63,7 +63,7 @@ class Owner:
             return False
         try:
             os.kill(self.pid, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):  # or no process can have that number
             return True
         except PermissionError:
             pass  # somebody else's, so it is there

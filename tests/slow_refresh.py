@@ -9,7 +9,7 @@ from tasks.backbone import Backbone
 
 __all__ = ["refresh"]
 
-BATCH_SECONDS = 0.3
+BATCH_SECONDS = 0.6
 
 _read = Backbone.hidden_states
 

@@ -23,8 +23,9 @@ from tasks.signatures import IndexReport, build_index
 
 REPOSITORY = Path(__file__).parents[2]
 BLOCK_ROWS, N_BLOCKS = 8, 16
-"""Half a minute of work, so that a worker which is slow to listen is not taken for a deaf one."""
-PATIENCE_SECONDS = 60
+"""A minute of work, so that a worker which is slow to listen is not taken for a deaf one."""
+PATIENCE_SECONDS = 240
+"""Not what is measured, blocks are: on a busy machine imports alone may take a minute."""
 POOL = "cancelled"
 
 

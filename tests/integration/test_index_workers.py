@@ -88,7 +88,7 @@ def test_two_processes_of_which_one_dies_leave_the_bytes_of_one(
     report = build_index(ref, corpus, config, TWO, progress=progress)
     assert tree_bytes(Path(root) / "indexes/two") == one
     assert (report.n_sketched, report.device) == (N_ROWS, "cpu")
-    assert report.n_processes == 2
+    assert report.n_processes in (2, 3)  # the one that died may have finished a block before
     assert report.warnings == (
         "block 4 was begun 2 times: the workers that had begun it were lost",
     )
