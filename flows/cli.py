@@ -12,6 +12,7 @@ import typer
 
 from flows.cli_evaluate import evaluate_app
 from flows.cli_look import add_look_commands
+from flows.cli_mirror import mirror_app
 from flows.cli_quality import quality_app
 from flows.cli_refresh import refresh
 from flows.cli_release import release_app
@@ -325,6 +326,7 @@ add_watch_commands(app)
 app.command("takedown")(takedown)
 app.command("refresh")(refresh)
 app.add_typer(quality_app, name="quality")
+app.add_typer(mirror_app, name="mirror")
 app.add_typer(evaluate_app, name="evaluate")
 
 

@@ -43,12 +43,14 @@ def up(
         from flows.deployments import deployments
         from flows.pages import FOLDER, URL, serving_pages
         from flows.up import Place, everything_up, stopped_by_signals, watch
+        from tasks.mirrors import pages_folder
 
         settings = _settings(config)
         folder = Path.cwd()
         document = deployments(folder, settings=settings, cron=cron)
         place = Place(state.absolute(), host, port)
-        store = folder / (settings.store if settings else "rise-store")
+        # of a store at a URL the pages of this machine are served, from its mirror
+        store = folder / pages_folder(settings.store if settings else "rise-store")
         try:
             with stopped_by_signals(), serving_pages(store, host, port + 1) as pages:
                 more = {FOLDER: str(store), URL: pages}

@@ -20,7 +20,7 @@ from zarr.storage import MemoryStore
 
 from storage.errors import CorruptionError
 from storage.files import read_json, sync_folder, write_bytes, write_json
-from storage.mirror import PARTIAL_SUFFIX
+from storage.mirror_keys import PARTIAL_SUFFIX
 from storage.shards import BlockLayout, block_layout, read_first_rows, read_some_rows
 
 INNER_CHUNK_BYTES = 2 * 1024 * 1024

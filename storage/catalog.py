@@ -34,6 +34,8 @@ from storage.layout import (
 from storage.manifests import FORMAT_VERSION, created_at, read_manifest, require_format
 from storage.roots import store_folder
 
+_ONE_PROCESS = " A store in memory:// is that of one process, and ends with it."
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -74,6 +76,7 @@ def open_store(root: str | Path, *, create: bool = False) -> Path:
         raise NotFoundError(
             f"{root} is not a RISE store (it has no {STORE_FILE}). "
             "Check the path, or ingest some rows, which makes the store."
+            f"{_ONE_PROCESS if str(root).startswith('memory://') else ''}"
         )
     require_format(read_json(marker), STORE_FORMAT, marker)
     return folder

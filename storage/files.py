@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NoReturn, Protocol
 
 from storage.errors import BusyError, CorruptionError, NotFoundError, StorageError
-from storage.mirror import PARTIAL_SUFFIX
+from storage.mirror_keys import PARTIAL_SUFFIX
 from storage.roots import alone, publish_bytes, publish_link, publishing, unpublish
 
 ID_HEX_DIGITS = 16

@@ -21,11 +21,9 @@ from storage.objects import (
     StoredObject,
     as_object,
     explained,
-    is_url,
-    local_path,
     open_filesystem,
-    protocol_of,
 )
+from storage.urls import is_url, local_path, protocol_of, without_secrets
 
 BLOCK_BYTES = 8 * 1024 * 1024
 """Read of a stream at once."""
@@ -145,6 +143,7 @@ def remote_files(given: str) -> tuple[list[RemoteFile], bool]:
         StorageError: The store cannot be opened.
         ConnectionError: It cannot be reached.
     """
+    given = without_secrets(given)
     filesystem, path = open_filesystem(given)
     with explained(given):
         try:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from storage.errors import StorageError
+from storage.mirror_keys import LOCAL_SUFFIXES
 from storage.refs import BatchRef, CorpusRef, IndexRef, QuerySetRef, ReleaseRef, ScoresRef
 from storage.roots import store_folder
 
@@ -48,6 +49,11 @@ def check_name(name: str, *, what: str) -> str:
         raise ValueError(
             f"{what} {name!r} is not a valid name: expected 1 to 64 of a-z, 0-9, '.', '_', '-', "
             "beginning with a letter or digit. Choose another name."
+        )
+    if name.endswith(LOCAL_SUFFIXES):
+        raise ValueError(
+            f"{what} {name!r} ends like an unfinished file or a lock, which are cleared away: "
+            f"{', '.join(LOCAL_SUFFIXES)}. Choose another name."
         )
     return name
 

@@ -215,6 +215,8 @@ class Lease:
             if found is None:
                 continue
             holder, tag = read_holder(found[0]), found[1]
+            if holder.token == self.holder.token:
+                break  # it was created, but the answer was lost on its way
             gone = why_copied(holder, self.path) or watch.why_gone(holder, tag)
             if gone and self._backend.replace_if(tag, self._first_bytes()):
                 patience.say(f"{self.holder.what}: the lease held {holder} is taken over: {gone}.")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from storage.files import folder_guard, raise_explained
-from storage.mirror import PARTIAL_SUFFIX
+from storage.mirror_keys import PARTIAL_SUFFIX
 from storage.objects import Objects
 from storage.roots import LEASE_SUFFIX, mirror_at
 

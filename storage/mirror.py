@@ -5,47 +5,37 @@ the mirror never has what the store lacks; what others publish comes in when the
 """
 
 import fcntl
-import hashlib
-import json
 import os
+import shutil
+import stat
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 from uuid import uuid4
 
 from storage.errors import BusyError, CorruptionError
-from storage.mirror_notes import MirrorNotes, Note
-from storage.objects import Objects, StoredObject, is_md5_of
-
-MANIFESTS = (
-    "batch.json",
-    "tombstone.json",
-    "refused.json",
-    "index.json",
-    "query_set.json",
-    "scores.json",
-    "manifest.json",
+from storage.mirror_checks import is_it, listed_files
+from storage.mirror_keys import (
+    LINK,
+    MANIFESTS,
+    is_local,
+    is_report,
+    is_safe,
+    is_shown,
+    link_target,
+    without_folders,
 )
-"""Files that make a folder exist; each is put last, and only where there is none."""
+from storage.mirror_notes import MirrorNotes, Note
+from storage.mirror_places import used
+from storage.objects import Objects, StoredObject, is_md5_of
+from storage.sizes import Size
 
-POINTERS = ("rise-store.json", "rows.json", "latest", "moves.jsonl", "announced.json")
-"""Small files that say what there is, replaced only if nobody else has replaced them."""
-
-LINK = "latest"
-"""A symbolic link on disk; an object that holds the name it leads to."""
-
-PARTIAL_SUFFIX = ".partial"
-"""Ending of files and folders that are not finished; anything with it may be deleted."""
-
-LOCAL_SUFFIXES = (PARTIAL_SUFFIX, ".lock", "lease.json")
-"""Endings of names that mean something on one machine only, or are no part of the mirror."""
-
-REPORTS = "quality"
-"""Folder of reports, of which only the JSON is read by programs."""
+NOTES_FILE = "notes.sqlite"
 
 FRESH_SECONDS = 1.0
 LOOKING_SHARE = 10.0
@@ -79,9 +69,10 @@ class Mirror:
         self.folder = place / "store"
         self._place = place
         self.folder.mkdir(parents=True, exist_ok=True)
+        weakref.finalize(self, os.close, used(place))  # nobody clears it until then
         self._incoming = place / "incoming"
         self._clear_incoming()
-        self._notes = MirrorNotes(place / "notes.sqlite")
+        self._notes = MirrorNotes(place / NOTES_FILE)
         self._fresh_until = 0.0
         self._whole: set[str] = set()
 
@@ -110,43 +101,72 @@ class Mirror:
         asked = time.time()
         with self._alone("look"):
             began = time.monotonic()
-            if self._notes.last_look() < (asked if at_once else asked - FRESH_SECONDS):
+            last = self._notes.last_look()
+            if not last:
+                self._forget_unknown()
+            if not _in_time(asked if at_once else asked - FRESH_SECONDS, last):
                 self._follow_until_quiet()
             took = time.monotonic() - began
         self._fresh_until = time.monotonic() + max(FRESH_SECONDS, LOOKING_SHARE * took)
 
+    def _forget_unknown(self) -> None:
+        """Delete files of which the notes were lost: nobody would see that they are gone."""
+        for path in self.folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
     def _follow_until_quiet(self) -> None:
         for _ in range(LOOKS):
             started = time.time()
-            news = self._follow(self.objects.listing(), started)
+            news = self._follow(self._listing(), started)
             self._notes.note_look(started)
             if not news:
                 return
             self._bring(news)
 
+    def _listing(self) -> dict[str, StoredObject]:
+        """Return the objects that can be files here: others put there what they like."""
+        listing = self.objects.listing()
+        return {key: listing[key] for key in without_folders(filter(is_safe, listing))}
+
     def _follow(self, listing: Mapping[str, StoredObject], started: float) -> dict[str, Note]:
         """Note a listing, delete what is gone, and return what must be brought in."""
         known = self._notes.all()
-        gone = [key for key, note in known.items() if key not in listing and note.noted < started]
+        gone = [
+            key
+            for key, note in known.items()
+            if key not in listing and not _in_time(started, note.noted)
+        ]
         # manifests first: a folder that is half gone must not look like a damaged one
-        for key in sorted(gone, key=lambda key: not _is_shown(key)):
+        for key in sorted(gone, key=lambda key: not is_shown(key)):
             self._drop(key)
         self._notes.forget(gone)
         changed = {}
         for key, seen in listing.items():
             before = known.get(key, Note(seen, None, 0.0))
-            if before.noted < started and not _is_local(key):
+            if not _in_time(started, before.noted) and not is_local(key):
                 changed[key] = replace(before, seen=seen)
         fresh = {key: note for key, note in changed.items() if known.get(key) != note}
         self._notes.put(fresh)
         return {
-            key: note for key, note in changed.items() if _is_shown(key) and self._lacks(key, note)
+            key: note for key, note in changed.items() if is_shown(key) and self._lacks(key, note)
         }
 
     def _lacks(self, key: str, note: Note) -> bool:
-        return not note.is_current or not os.path.lexists(self.folder / key)
+        """Tell whether the copy on disk is missing, old, or cut off, as by a power cut."""
+        if not note.is_current:
+            return True
+        try:
+            found = os.lstat(self.folder / key)
+        except FileNotFoundError:
+            return True
+        return stat.S_ISREG(found.st_mode) and found.st_size != note.seen.n_bytes
 
     def _drop(self, key: str) -> None:
+        if not is_safe(key):
+            return
         path = self.folder / key
         path.unlink(missing_ok=True)
         for parent in path.parents:
@@ -156,6 +176,11 @@ class Mirror:
                 parent.rmdir()
             except OSError:  # not empty
                 return
+
+    def size(self, folder: Path) -> Size:
+        """Return what a folder takes in the store, as it was listed last."""
+        seen = [note.seen.n_bytes for note in self._notes.all(self.key(folder)).values()]
+        return Size(sum(seen), len(seen), 0)
 
     # ------------------------------------------------------------------------------ fetching
 
@@ -187,7 +212,7 @@ class Mirror:
         return {
             key: note
             for key, note in notes.items()
-            if not _is_local(key) and (reports or not _is_report(key))
+            if not is_local(key) and (reports or not is_report(key))
         }
 
     def _bring(self, notes: Mapping[str, Note]) -> None:
@@ -203,24 +228,22 @@ class Mirror:
             if not self.objects.get(key, partial):
                 return None
             _set_time(partial, note.seen)
-            if path.name == LINK:
-                target = PurePosixPath(partial.read_text().strip()).name
+            target = link_target(partial.read_bytes()) if path.name == LINK else None
+            if target is not None:  # else it leads nowhere, and stays a file
                 partial.unlink()
                 partial.symlink_to(target, target_is_directory=True)
-                partial.replace(path)
-            else:
-                partial.replace(path)
+            partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
         return replace(note, copy=note.seen.tag, noted=time.time())
 
     def _require_listed(self, folder: Path, brought: Iterable[str]) -> None:
-        listed = _listed_files(folder)
+        listed = listed_files(folder)
         wrong = [
             key
             for key in brought
             if (entry := listed.get(PurePosixPath(key).relative_to(self.key(folder)).as_posix()))
-            and not _is_it(self.folder / key, entry)
+            and not is_it(self.folder / key, entry)
         ]
         for key in wrong:
             self._drop(key)
@@ -241,7 +264,7 @@ class Mirror:
             BusyError: Of a pointer: somebody else replaced it meanwhile.
         """
         key = self.key(final)
-        if _is_shown(key):
+        if is_shown(key):
             seen = self._put_pointer(key, written.read_bytes())
         else:
             seen = self.objects.put(written, key)
@@ -266,32 +289,36 @@ class Mirror:
             self._refuse_published(final)
         there = self.objects.listing(self.key(final))
         put = each(lambda item: self._put_unless_there(*item, there.get(item[1])), files.items())
+        wanted = {*files.values()} | {key for key in there if is_local(key)}
+        if sealing:  # of a killed upload that had other files: no manifest lists them
+            each(self.objects.delete, [key for key in there if key not in wanted])
         with self._alone("look"):  # nobody sees the manifest before the folder is renamed
-            for path, key in sealing.items():
-                sealed = self.objects.put_if(key, path.read_bytes(), tag=None)
-                if sealed is None:
-                    break
-                put.append(sealed)
-            else:
-                files |= sealing
-                for path, seen in zip(files, put, strict=True):
-                    _set_time(path, seen)
+            sealed = [self._seal(path, key, final) for path, key in sealing.items()]
+            if None not in sealed:
+                seen = dict(zip([*files, *sealing], [*put, *sealed], strict=True))
+                for path, one in seen.items():
+                    _set_time(path, one)
                 yield
-                now = time.time()
-                notes = {
-                    key: Note(seen, seen.tag, now)
-                    for key, seen in zip(files.values(), put, strict=True)
-                }
-                self._notes.put(notes)
+                now, keys = time.time(), [*files.values(), *sealing.values()]
+                pairs = zip(keys, seen.values(), strict=True)
+                self._notes.put({key: Note(one, one.tag, now) for key, one in pairs})
                 return
         self._refuse_published(final)
+
+    def _seal(self, manifest: Path, key: str, final: Path) -> StoredObject | None:
+        """Put a manifest where there is none; one whose answer was lost is there already."""
+        data = manifest.read_bytes()
+        sealed = self.objects.put_if(key, data, tag=None)
+        if sealed is None and not final.exists() and self.objects.read(key) == data:
+            return self.objects.find(key)
+        return sealed
 
     def remove(self, path: Path) -> None:
         """Delete a file, or a folder with all that is in it, from the store; then from disk."""
         key = self.key(path)
-        keys = sorted(self.objects.listing(key), key=lambda key: not _is_shown(key))
+        keys = sorted(self.objects.listing(key), key=lambda key: not is_shown(key))
         keys = keys or [key]
-        shown = [key for key in keys if _is_shown(key)]
+        shown = [key for key in keys if is_shown(key)]
         each(self.objects.delete, shown)
         each(self.objects.delete, [key for key in keys if key not in shown])
         self._notes.forget(keys)
@@ -323,7 +350,7 @@ class Mirror:
     def _note(self, key: str, seen: StoredObject) -> None:
         self._notes.put({key: Note(seen, seen.tag, time.time())})
 
-    def _refuse_published(self, final: Path) -> None:
+    def _refuse_published(self, final: Path) -> NoReturn:
         self.look(at_once=True)
         raise FileExistsError(f"{self.url}/{self.key(final)} is published and never overwritten.")
 
@@ -344,46 +371,17 @@ def each(do: Callable[[Item], Any], items: Iterable[Item]) -> list[Any]:
         return list(pool.map(do, waiting))
 
 
-def _is_shown(key: str) -> bool:
-    """Tell whether a listing brings an object in: it says what there is."""
-    *folders, name = key.split("/")
-    return name in MANIFESTS or name in POINTERS or folders[-1:] == [".current"]
-
-
-def _is_local(key: str) -> bool:
-    return any(part.endswith(LOCAL_SUFFIXES) for part in key.split("/"))
-
-
-def _is_report(key: str) -> bool:
-    return REPORTS in key.split("/") and not key.endswith(".json")
+def _in_time(least: float, moment: float) -> bool:
+    """Tell whether a moment is not before another, nor one of a clock that was put back since."""
+    return least <= moment <= time.time()
 
 
 def _files(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file() and not _is_local(path.relative_to(folder).as_posix())
+        if path.is_file() and not is_local(path.relative_to(folder).as_posix())
     )
-
-
-def _listed_files(folder: Path) -> dict[str, Any]:
-    """Return what a folder's manifest says of its files, by name; nothing where there is none."""
-    for name in MANIFESTS:
-        with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-            return {
-                entry["name"]: entry for entry in json.loads((folder / name).read_bytes())["files"]
-            }
-    return {}
-
-
-def _is_it(path: Path, entry: Mapping[str, Any]) -> bool:
-    try:
-        if path.stat().st_size != entry["bytes"]:
-            return False
-        with path.open("rb") as file:
-            return bool(hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"])
-    except FileNotFoundError:
-        return True  # it went away while it was fetched; readers say so
 
 
 def _set_time(path: Path, seen: StoredObject) -> None:

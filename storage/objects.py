@@ -4,31 +4,43 @@ fsspec does the transfers. What it leaves open is decided here: an object's *tag
 state of it from every other, and whether a put with a condition is one step of the store's own.
 """
 
+import errno
 import hashlib
 import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from storage.errors import NotFoundError, StorageError
+from storage.urls import folder_url, protocol_of, without_secrets
 
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 _TAGS = ("ETag", "etag", "generation")
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+_NOT_SO = ("PreconditionFailed", "412")
+_CONFLICT = ("ConditionalRequestConflict", "409")
+_PASSING = (errno.EREMOTEIO, errno.EBUSY)
+"""What s3fs makes of answers 500 and 503."""
 _UNREACHABLE = ("botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "requests", "urllib3")
 """Libraries below fsspec, whose errors are not operating-system errors."""
 
 ONE_REQUEST_BYTES = 32 * 1024 * 1024
 """Files up to this size are put in one request."""
 
+PART_BYTES = 16 * 1024 * 1024
+MOST_PARTS = 10_000
+"""What is larger is put in parts, a few of which are in memory; one such file at a time."""
+
+CONFLICTS = 5
+"""Tries to put what the store could not decide on, because another put was on its way."""
+
 _checking = Lock()
+_large = Lock()
 
 
 @dataclass(frozen=True)
@@ -40,16 +52,6 @@ class StoredObject:
     mtime_ns: int
 
 
-def is_url(path: str) -> bool:
-    """Tell whether a path names something in an object store; ``file://`` does not."""
-    return bool(_URL.match(path)) and not path.lower().startswith("file://")
-
-
-def local_path(path: str) -> Path:
-    """Return a path without a scheme, or a ``file://`` URL, as a path."""
-    return Path(unquote(urlsplit(path).path)) if path.lower().startswith("file://") else Path(path)
-
-
 class Objects:
     """What lies below one URL; keys are relative to it, with ``/`` between their parts."""
 
@@ -57,9 +59,10 @@ class Objects:
         """Open the store that the URL names; nothing is asked of it yet.
 
         Raises:
-            StorageError: The URL's scheme is unknown, or its library is not installed.
+            StorageError: The URL's scheme is unknown, its library is not installed, or it is none
+                that a folder of objects can have.
         """
-        self.url = url.rstrip("/")
+        self.url = folder_url(url)
         self.filesystem, self._root = open_filesystem(self.url)
 
     def listing(self, folder: str = "") -> dict[str, StoredObject]:
@@ -93,7 +96,9 @@ class Objects:
         """Write an object into a file; tell whether there was one."""
         with explained(self.url):
             try:
-                self.filesystem.get_file(self._path(key), str(path))
+                # one stream: parts at once would lie in memory, and may be of two objects
+                alone = {"max_concurrency": 1} if self._is_s3 else {}
+                self.filesystem.get_file(self._path(key), str(path), **alone)
             except FileNotFoundError:
                 return False
         return True
@@ -104,7 +109,9 @@ class Objects:
             if path.stat().st_size <= ONE_REQUEST_BYTES and self._is_s3:
                 tag = _s3_put(self.filesystem, self._path(key), path.read_bytes())
                 return StoredObject(path.stat().st_size, tag, time.time_ns())
-            self.filesystem.put_file(str(path), self._path(key))
+            parts = _parts(path.stat().st_size) if self._is_s3 else {}
+            with _large:
+                self.filesystem.put_file(str(path), self._path(key), **parts)
             return as_object(self.filesystem.info(self._path(key)))
 
     def put_if(self, key: str, data: bytes, *, tag: str | None) -> StoredObject | None:
@@ -115,9 +122,12 @@ class Objects:
         """
         with explained(self.url):
             put = _CONDITIONS.get(protocol_of(self.url), _check_and_put)
-            if not put(self.filesystem, self._path(key), data, tag):
+            mine = put(self.filesystem, self._path(key), data, tag)
+            if mine is None:
                 return None
-            return as_object(self.filesystem.info(self._path(key)))
+            found = as_object(self.filesystem.info(self._path(key)))
+            # else somebody has replaced it since: what is theirs was never seen here
+            return found if mine in ("", found.tag) else replace(found, n_bytes=len(data), tag=mine)
 
     @property
     def _is_s3(self) -> bool:
@@ -146,6 +156,7 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     """
     import fsspec
 
+    url = without_secrets(url)
     try:
         filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except ImportError as error:
@@ -160,11 +171,6 @@ def open_filesystem(url: str) -> tuple[Any, str]:
             f"{error}. Correct the URL."
         ) from error
     return filesystem, path.rstrip("/")
-
-
-def protocol_of(url: str) -> str:
-    """Return the scheme of a URL, such as ``s3``."""
-    return url.partition("://")[0].lower()
 
 
 @contextmanager
@@ -189,6 +195,11 @@ def explained(url: str) -> Iterator[None]:
             f"{url}: permission is denied ({error}). Check the credentials and what they may do."
         ) from error
     except Exception as error:
+        if type(error) is OSError and error.errno in _PASSING:
+            raise ConnectionError(
+                f"{url}: the store could not answer ({error}). Run again; finished work is kept "
+                "and not repeated."
+            ) from error
         library = type(error).__module__.partition(".")[0]
         if library not in _UNREACHABLE:
             raise
@@ -227,6 +238,10 @@ def _nanoseconds(moment: datetime | float | str) -> int:
     return round(seconds * 1_000_000) * 1000
 
 
+def _parts(n_bytes: int) -> dict[str, int]:
+    return {"chunksize": max(PART_BYTES, -(-n_bytes // MOST_PARTS)), "max_concurrency": 4}
+
+
 def _s3_put(filesystem: Any, path: str, data: bytes, **condition: str) -> str:
     """Put bytes in one request; its answer has the tag, which saves another request."""
     bucket, key, _ = filesystem.split_path(path)
@@ -234,44 +249,54 @@ def _s3_put(filesystem: Any, path: str, data: bytes, **condition: str) -> str:
     return str(answer["ETag"]).strip('"')
 
 
-def _s3_put_if(filesystem: Any, path: str, data: bytes, tag: str | None) -> bool:
+def _s3_put_if(filesystem: Any, path: str, data: bytes, tag: str | None) -> str | None:
     condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": f'"{tag}"'}
-    try:
-        _s3_put(filesystem, path, data, **condition)
-    except FileExistsError:
-        return False
-    except FileNotFoundError:
-        if tag is None:  # the bucket
-            raise
-        return False
-    except OSError as error:
-        if "pre-condition" in str(error).lower() or "ConditionalRequest" in str(error):
-            return False
-        raise
-    return True
+    for tries_left in reversed(range(CONFLICTS)):
+        try:
+            return _s3_put(filesystem, path, data, **condition)
+        except FileExistsError:
+            return None
+        except FileNotFoundError:
+            if tag is None:  # the bucket
+                raise
+            return None
+        except OSError as error:
+            code = _code_of(error)
+            if code in _NOT_SO:
+                return None
+            if code not in _CONFLICT or not tries_left:
+                raise
+            time.sleep(0.1)
+    return None
 
 
-def _gcs_put_if(filesystem: Any, path: str, data: bytes, tag: str | None) -> bool:
+def _code_of(error: OSError) -> str:
+    """Return what S3 calls an error; empty where it does not say."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def _gcs_put_if(filesystem: Any, path: str, data: bytes, tag: str | None) -> str | None:
     if tag is not None:
         return _check_and_put(filesystem, path, data, tag)
     try:
         filesystem.pipe_file(path, data, mode="create")
     except FileExistsError:
-        return False
-    return True
+        return None
+    return ""
 
 
-def _check_and_put(filesystem: Any, path: str, data: bytes, tag: str | None) -> bool:
-    """Look, then put: one step for the threads of this process alone."""
+def _check_and_put(filesystem: Any, path: str, data: bytes, tag: str | None) -> str | None:
+    """Look, then put: one step for the threads of this process alone; its tag is not known."""
     with _checking:
         try:
             found = as_object(filesystem.info(path)).tag
         except FileNotFoundError:
             found = None
         if found != tag:
-            return False
+            return None
         filesystem.pipe_file(path, data)
-    return True
+    return ""
 
 
 _CONDITIONS = {"s3": _s3_put_if, "s3a": _s3_put_if, "gs": _gcs_put_if, "gcs": _gcs_put_if}

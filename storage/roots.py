@@ -12,9 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from uuid import uuid4
 
-from storage.mirror import PARTIAL_SUFFIX, Mirror
-from storage.objects import is_url, local_path
+from storage.mirror import NOTES_FILE, Mirror
+from storage.mirror_keys import PARTIAL_SUFFIX
+from storage.mirror_places import URL_FILE
+from storage.sizes import Size, folder_size
+from storage.urls import folder_url, is_url, local_path
 
 MIRROR_VARIABLE = "RISE_MIRROR"
 """Environment variable that names the folder of all mirrors."""
@@ -25,9 +29,6 @@ ALONE_SECONDS = 60.0
 
 NAME_DIGITS = 16
 """Of the sha256 of a URL: the name of its mirror."""
-
-URL_FILE = "url"
-"""Beside a mirror: what it is of, for processes that know only a path in it."""
 
 _mirrors: dict[tuple[int, str], Mirror] = {}
 _opening = threading.Lock()
@@ -45,7 +46,7 @@ def store_folder(root: str | Path) -> Path:
     """
     if not is_url(str(root)):
         return local_path(str(root))
-    mirror = _mirror(str(root).rstrip("/"))
+    mirror = _mirror(folder_url(str(root)))
     mirror.look()
     return mirror.folder
 
@@ -87,7 +88,13 @@ def absolute_root(root: str) -> str:
 def shown(path: Path) -> str:
     """Return how people name a path: in a mirror by its URL."""
     mirror = mirror_at(path)
-    return str(path) if mirror is None else f"{mirror.url}/{mirror.key(path)}"
+    return str(path) if mirror is None else f"{mirror.url}/{mirror.key(path)}".rstrip("/")
+
+
+def stored_size(folder: Path) -> Size:
+    """Return what a folder of a store takes: on disk, or in the object store."""
+    mirror = mirror_at(folder)
+    return folder_size(folder) if mirror is None else mirror.size(folder)
 
 
 def mirror_at(path: Path) -> Mirror | None:
@@ -101,7 +108,8 @@ def mirror_at(path: Path) -> Mirror | None:
     try:
         return _mirror((Path(home) / name / URL_FILE).read_text())
     except FileNotFoundError:
-        return None
+        known = _mirrors.get((os.getpid(), str(Path(home) / name)))
+        return None if known is None else _mirror(known.url)  # somebody deleted it
 
 
 @contextmanager
@@ -171,9 +179,18 @@ def _mirror(url: str) -> Mirror:
     place = mirrors_folder() / hashlib.sha256(url.encode()).hexdigest()[:NAME_DIGITS]
     key = (os.getpid(), str(place))  # a forked process opens its own connections
     with _opening:
-        if key not in _mirrors:
+        if key not in _mirrors or not (place / NOTES_FILE).exists():  # or somebody deleted it
             for old in [old for old in _mirrors if old[0] != os.getpid()]:
                 del _mirrors[old]
             _mirrors[key] = Mirror(url, place)
-            (place / URL_FILE).write_text(url)
+            _write_url(place, url)
         return _mirrors[key]
+
+
+def _write_url(place: Path, url: str) -> None:
+    """Say what a mirror is of; whoever reads it meanwhile reads all of it."""
+    path = place / URL_FILE
+    if not path.is_file() or path.read_text() != url:
+        partial = path.with_name(f"{URL_FILE}.{uuid4().hex}{PARTIAL_SUFFIX}")
+        partial.write_text(url)
+        partial.replace(path)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.mirror import PARTIAL_SUFFIX
+from storage.mirror_keys import PARTIAL_SUFFIX
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,8 @@ from storage.manifests import read_manifest
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, QuerySetRef, ReleaseRef, ScoresRef
 from storage.release_pointer import is_latest
-from storage.roots import store_folder
+from storage.roots import store_folder, stored_size
 from storage.signatures import SignatureIndex
-from storage.sizes import folder_size
 from storage.tombstones import Tombstones
 from tasks.release_drift import is_held, noted_drift
 from tasks.takedown import corpus_names
@@ -118,7 +117,7 @@ def _artifact(root: str, item: Artifact, artifacts: list[Artifact]) -> dict[str,
     return {
         **{key: value for key, value in asdict(item).items() if key != "detail"},
         "path": str(path),
-        "bytes": folder_size(path).n_bytes,
+        "bytes": stored_size(path).n_bytes,
         **_standing(root, item),
         "made_from": made_from(item),
         "used_by": used_by(item, artifacts),

@@ -17,7 +17,7 @@ from typing import Literal
 from storage.cursor import CursorEntry
 from storage.files import digest, file_sha256
 from storage.inputs import InputFile, ReplacedError, input_file, remote_files
-from storage.objects import is_url, local_path
+from storage.urls import is_url, local_path
 from tasks.config import DatasetSource, FilesSource, ModelConfig, RowsConfig, Source
 from tasks.refresh_config import RefreshConfig
 

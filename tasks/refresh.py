@@ -16,8 +16,8 @@ from storage.files import digest
 from storage.guards import corpus_guard
 from storage.inputs import InputFile, ReplacedError, input_file, remote_files
 from storage.layout import release_folder
-from storage.objects import is_url, local_path
 from storage.refs import CorpusRef, ReleaseRef
+from storage.urls import is_url, local_path
 from tasks.config import AutoFields, Fields, FilesSource, PipelineConfig, RowsConfig
 from tasks.corpus import IngestRefused, IngestReport, ingest_rows
 from tasks.corpus_suite import GATE

@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 from storage.corpus import Corpus
 from storage.files import published_folder
 from storage.inputs import exported_folder
-from storage.objects import is_url, local_path
 from storage.queries import QuerySet
 from storage.refs import CorpusRef, QuerySetRef, ReleaseRef, ScoresRef
 from storage.releases import Release, open_release
 from storage.scores import Scores
+from storage.urls import is_url, local_path
 from tasks.offline import forbid_network
 from tasks.row_places import gone_ids
 from tasks.takedown import masked_rows, require_none_taken_down

@@ -12,7 +12,7 @@ from typing import Any
 
 from storage.files import digest, file_sha256
 from storage.inputs import InputFile, remote_files
-from storage.objects import is_url, local_path
+from storage.urls import is_url, local_path
 from tasks.config import DatasetSource, FilesSource, RowLimits, Source
 from tasks.offline import forbid_network
 from tasks.records import Advance, Record

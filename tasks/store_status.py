@@ -28,10 +28,9 @@ from storage.queries import QuerySet
 from storage.refs import CorpusRef, IndexRef, ReleaseRef, ScoresRef
 from storage.release_pointer import announced, latest, moves
 from storage.releases import open_release
-from storage.roots import store_folder
+from storage.roots import shown, store_folder, stored_size
 from storage.scores import Scores
 from storage.signatures import SignatureIndex
-from storage.sizes import folder_size
 from storage.tombstones import Tombstones
 from tasks.lease_status import lease_facts
 from tasks.release_drift import held_back, noted_drift
@@ -52,7 +51,7 @@ def store_status(root: str) -> Facts:
         NotFoundError: There is no store.
     """
     folder = open_store(root)
-    whole = folder_size(folder)
+    whole = stored_size(folder)
     corpora = [_guarded(_corpus, root, name) for name in corpus_names(root)]
     indexes = list(_indexes(root))
     query_sets = [
@@ -61,7 +60,7 @@ def store_status(root: str) -> Facts:
     ]
     scores = _scores(root, indexes, query_sets)
     return {
-        "store": str(folder),
+        "store": shown(folder),
         "bytes": whole.n_bytes,
         "files": whole.n_files,
         "partial_bytes": whole.partial_bytes,
@@ -110,7 +109,7 @@ def _corpus(root: str, name: str) -> Facts:
         "rejected": sum(int(manifest.get("n_rejected", 0)) for manifest in manifests),
         "refused": [{"id": one.name, "rejected": str(one / REJECTED_FILE)} for one in refused],
         "made": made,
-        "bytes": folder_size(folder).n_bytes,
+        "bytes": stored_size(folder).n_bytes,
         "state": _corpus_state(dead, n_batches=len(batches)),
         "stale": [],
     }
@@ -184,7 +183,7 @@ def _index(root: str, name: str) -> Facts:
     missing = _missing(corpus, covered)
     n_missing = sum(batch["rows"] for batch in missing)
     verdict = IndexQuality(index).verdict()
-    size = folder_size(index.folder)
+    size = stored_size(index.folder)
     stale = []
     if missing:
         stale.append(f"{n_missing:,} rows of {_count(len(missing), 'batch')} are not indexed")
@@ -253,7 +252,7 @@ def _query_set(root: str, name: str, indexes: list[Facts]) -> Facts:
         "queries": newest.manifest["n_queries"],
         "fits": fits,
         "made": created_at(newest.folder / QUERY_SET_FILE),
-        "bytes": folder_size(folder).n_bytes,
+        "bytes": stored_size(folder).n_bytes,
         "state": f"fits index {_joined(fits)}" if not stale else stale[0],
         "stale": stale,
     }
@@ -312,7 +311,7 @@ def _score(
         "rows": manifest["n_rows"],
         "made": created_at(path),
         "made_ns": path.stat().st_mtime_ns,
-        "bytes": folder_size(scores.folder).n_bytes,
+        "bytes": stored_size(scores.folder).n_bytes,
         "state": "; ".join(stale) or "current",
         "stale": stale,
     }
@@ -369,7 +368,7 @@ def _release(root: str, name: str, scores: Mapping[str, Facts]) -> Facts:
         "announced": announced(root, name) == ref.release_id,
         "moved": None if last is None else asdict(last),
         "made": created_at(opened.folder / RELEASE_FILE),
-        "bytes": folder_size(folder).n_bytes,
+        "bytes": stored_size(folder).n_bytes,
         "state": "; ".join([*(stale or ["current"]), *more]),
         "stale": stale,
     }

@@ -16,9 +16,10 @@ from storage.lease import hold, holder_of
 from storage.lease_backend import ObjectBackend, backend_of
 from storage.manifests import describe_file, write_manifest
 from storage.mirror import Mirror
-from storage.objects import Objects, is_url, local_path
+from storage.objects import Objects
 from storage.refs import CorpusRef
 from storage.roots import fetched, mirror_at, mirrors_folder, shown, store_folder
+from storage.urls import is_url, local_path
 from tasks.lease_status import lease_facts
 
 
