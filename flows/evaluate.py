@@ -11,10 +11,10 @@ from flows.failure import explain_failure
 from flows.progress import FlowProgress
 from tasks.evaluate.effects import EffectsReport, scored_methods
 from tasks.evaluate.gather import Gathered
-from tasks.evaluate.report import EvaluationPage
 from tasks.evaluate.report_pictures import picture_url
 from tasks.evaluate.run import Outcome, TaskReport, cells, check_evaluation, method_names
 from tasks.evaluate.settings import EvaluateConfig, Paradigm
+from tasks.page.shell import WrittenPage
 from tasks.prefect_tasks import (
     draw_evaluation,
     gather_tables,
@@ -58,7 +58,7 @@ def evaluate(config: EvaluateConfig, command: str = "") -> Gathered:
         _leave_task(prepared, gathered, outcomes)
     if gathered is None:  # settings have at least one task, one paradigm and one method
         raise ValueError("there is no task to evaluate; set tasks.")
-    page: EvaluationPage = draw_evaluation(gathered.folder, highlights=True, runtime=config.runtime)
+    page: WrittenPage = draw_evaluation(gathered.folder, highlights=True, runtime=config.runtime)
     gathered = replace(gathered, page=page.path)
     _leave_summary(config, gathered, outcomes, page.title)
     return gathered

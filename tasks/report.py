@@ -13,7 +13,7 @@ from storage.files import write_bytes
 from storage.refs import ReleaseRef
 from storage.releases import REPORT_FILE, open_release
 from tasks.config import RuntimeConfig
-from tasks.page.shell import Headline, Section, page
+from tasks.page.shell import Headline, Section, WrittenPage, page
 from tasks.page.text import number, percent, shortened
 from tasks.release_config import ReportConfig
 from tasks.report_checks import checks_section
@@ -35,23 +35,6 @@ FORWARD_ROWS = 5
 
 
 @dataclass(frozen=True)
-class ReportPage:
-    """A report that was written.
-
-    Attributes:
-        path: The page.
-        title: Its headline.
-        n_bytes: Its size.
-        no_highlights: Why it has no token highlights; None when it has, or none were wanted.
-    """
-
-    path: str
-    title: str
-    n_bytes: int
-    no_highlights: str | None
-
-
-@dataclass(frozen=True)
 class _Shown:
     """What the page shows of rows."""
 
@@ -66,7 +49,7 @@ def write_report(
     *,
     runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008 - frozen
     costs: Sequence[StageCost] = (),
-) -> ReportPage:
+) -> WrittenPage:
     """Draw the page of a published release, in place of an earlier one.
 
     Args:
@@ -86,7 +69,7 @@ def write_report(
     data = html.encode()
     path = release.folder / REPORT_FILE
     write_bytes(path, data)
-    return ReportPage(str(path), made[0], len(data), made[1])
+    return WrittenPage(str(path), made[0], len(data), made[1])
 
 
 def _drawn(

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from storage.signatures import SignatureIndex
 from tasks.backbone import Backbone, load_backbone
 from tasks.config import IndexConfig, RuntimeConfig
 from tasks.signatures import build_index
+
+Command = Callable[[dict[str, str]], None]
 
 
 def die() -> None:
@@ -78,16 +81,23 @@ def build(command: dict[str, str]) -> None:
 
 
 def main() -> None:
+    def share(command: dict[str, str]) -> None:
+        load_backbone(IndexConfig.model_validate_json(command["config"]).model, device="cpu")
+
+    fork_for_each_command(share, build)
+
+
+def fork_for_each_command(share: Command, work: Command) -> None:
+    """Do ``share`` here, which every fork would do again, and ``work`` in a fork."""
     torch.set_num_threads(1)
     for line in sys.stdin:
         command = json.loads(line)
-        # what every fork would load again; the forks share it
-        load_backbone(IndexConfig.model_validate_json(command["config"]).model, device="cpu")
+        share(command)
         child = os.fork()
         if child == 0:
             code = 1
             try:
-                build(command)
+                work(command)
                 code = 0
             finally:
                 sys.stdout.flush()

@@ -4,40 +4,23 @@ Commands come as JSON lines on standard input: the settings, and the moment of d
 `index_child`. The answer is the fork's exit code: -9 when it was killed.
 """
 
-import json
-import os
-import sys
-
 import great_expectations.expectations  # noqa: F401 - for the gates; the forks share it
-import torch
-from index_child import arm
+from index_child import arm, fork_for_each_command
 from refresh_samples import refresh
 
 from tasks.backbone import load_backbone
 from tasks.config import PipelineConfig
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    for line in sys.stdin:
-        command = json.loads(line)
-        config = PipelineConfig.model_validate_json(command["config"])
-        load_backbone(config.indexing.model, device="cpu")  # the forks share it
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                arm(command["moment"])
-                refresh(config)
-                code = 0
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        status = os.waitpid(child, 0)[1]
-        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
-        sys.stdout.flush()
+def share(command: dict[str, str]) -> None:
+    config = PipelineConfig.model_validate_json(command["config"])
+    load_backbone(config.indexing.model, device="cpu")
+
+
+def work(command: dict[str, str]) -> None:
+    arm(command["moment"])
+    refresh(PipelineConfig.model_validate_json(command["config"]))
 
 
 if __name__ == "__main__":
-    main()
+    fork_for_each_command(share, work)

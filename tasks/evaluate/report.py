@@ -5,7 +5,6 @@ but for token highlights, which need the index and the model that RISE scored wi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
@@ -29,27 +28,10 @@ from tasks.evaluate.report_words import (
 )
 from tasks.page.markup import Content, joined, tag
 from tasks.page.parts import Column, more, table
-from tasks.page.shell import Headline, Section, page
+from tasks.page.shell import Headline, Section, WrittenPage, page
 from tasks.page.text import NOTHING, number, size
 
 REPORT_FILE = "report.html"
-
-
-@dataclass(frozen=True)
-class EvaluationPage:
-    """A report that was written.
-
-    Attributes:
-        path: The page.
-        title: Its headline.
-        n_bytes: Its size.
-        no_highlights: Why it has no token highlights; None when it has, or none were wanted.
-    """
-
-    path: str
-    title: str
-    n_bytes: int
-    no_highlights: str | None
 
 
 def write_evaluation_report(
@@ -57,7 +39,7 @@ def write_evaluation_report(
     *,
     highlights: bool = False,
     runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008 - frozen
-) -> EvaluationPage:
+) -> WrittenPage:
     """Draw the page of an evaluation, in place of an earlier one.
 
     Args:
@@ -75,7 +57,7 @@ def write_evaluation_report(
     data = html.encode()
     path = results.folder / REPORT_FILE
     write_bytes(path, data)
-    return EvaluationPage(str(path), headline, len(data), no_highlights)
+    return WrittenPage(str(path), headline, len(data), no_highlights)
 
 
 def _drawn(

@@ -51,6 +51,23 @@ class Headline:
     numbers: Sequence[tuple[str, str]] = field(default=())
 
 
+@dataclass(frozen=True)
+class WrittenPage:
+    """A page that was written.
+
+    Attributes:
+        path: Where it is.
+        title: Its headline.
+        n_bytes: Its size.
+        no_highlights: Why it has no token highlights; None when it has, or none were wanted.
+    """
+
+    path: str
+    title: str
+    n_bytes: int
+    no_highlights: str | None
+
+
 def page(headline: Headline, sections: Sequence[Section], *, footer: str) -> str:
     """Return a whole HTML page that needs nothing but itself.
 
