@@ -6,7 +6,6 @@ Records of speed share one form (`performance`), so that one program can write t
 
 import datetime
 import json
-import os
 import platform
 import shlex
 import sys
@@ -15,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
+from tasks.evaluate.machine import hardware
 
 LIBRARIES = ("torch", "transformers", "numpy")
 
@@ -23,21 +22,6 @@ LIBRARIES = ("torch", "transformers", "numpy")
 def machine() -> dict[str, Any]:
     """Return processor, cores, versions and date."""
     return {**hardware("cpu"), **versions(), "date": today()}
-
-
-def hardware(device: str) -> dict[str, Any]:
-    """Return processor, cores, threads and, where the device is one, the GPU."""
-    listing = Path("/proc/cpuinfo")
-    lines = listing.read_text().splitlines() if listing.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    found: dict[str, Any] = {
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-    }
-    if device.startswith("cuda"):
-        found["gpu"] = torch.cuda.get_device_name(device)
-    return found
 
 
 def versions(more: Sequence[str] = ()) -> dict[str, str]:

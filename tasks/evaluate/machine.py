@@ -10,6 +10,11 @@ import torch
 
 
 def machine(device: str) -> dict[str, Any]:
+    """Return the hardware and the device, resolved: cpu, cuda, cuda:1 or mps."""
+    return {**hardware(device), "device": device}
+
+
+def hardware(device: str) -> dict[str, Any]:
     """Return processor, cores, threads and, where the device is one, the GPU.
 
     Args:
@@ -22,7 +27,6 @@ def machine(device: str) -> dict[str, Any]:
         "processor": names[0] if names else platform.processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": device,
     }
     if device.startswith("cuda"):
         found["gpu"] = torch.cuda.get_device_name(device)
