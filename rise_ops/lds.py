@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.stats import rankdata
 
 from rise_ops.bootstrap import Interval, bootstrap_mean
 
@@ -151,7 +152,7 @@ def rank_correlations(
     left: Float[np.ndarray, "samples columns"], right: Float[np.ndarray, "samples columns"]
 ) -> Float[np.ndarray, " columns"]:
     """Return Spearman's correlation of each pair of columns; 0 where one side is constant."""
-    ranked = [np.apply_along_axis(_ranks, 0, side) for side in (left, right)]
+    ranked = [rankdata(side, axis=0) for side in (left, right)]
     centered = [side - side.mean(0) for side in ranked]
     lengths = [np.sqrt((side**2).sum(0)) for side in centered]
     products = (centered[0] * centered[1]).sum(0)
@@ -160,12 +161,6 @@ def rank_correlations(
 
 def _foretold(subsets: Subsets, scores: Scores) -> Losses:
     return subsets.astype(np.float64) @ scores.astype(np.float64)
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Return ranks from 0, equal values at their mean rank."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts + 1) / 2)[places]
 
 
 def _check(scores: Scores, subsets: Subsets, losses: Losses) -> None:

@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +43,7 @@ class TaskTexts:
     of_rows: int = 0
     of_queries: int = 0
 
-    @property
+    @cached_property
     def positives(self) -> npt.NDArray[np.bool_]:
         """Rows of a query's label, bool ``[rows, queries]``; rows without a label are nobody's."""
         rows = np.array([row.label for row in self.rows], dtype=object)
@@ -54,7 +55,7 @@ class TaskTexts:
         """Rows of each label."""
         return dict(sorted(Counter(row.label for row in self.rows).items()))
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """Digest of rows, queries and their labels, in their order."""
         return pair_digest(self.rows, self.queries)
