@@ -1,6 +1,5 @@
 """The ``rise release`` commands: publish, list, roll back, accept, export, draw the report."""
 
-import json
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +20,7 @@ from flows.cli_settings import (
     selection,
 )
 from flows.environment import quiet_defaults
-from flows.terminal import plain_errors, say, show_facts, show_table, show_warnings
+from flows.terminal import plain_errors, say, show_facts, show_json, show_table, show_warnings
 
 StoreOption = Annotated[str, typer.Option("--store", help="Folder of the store.")]
 NameArgument = Annotated[str, typer.Argument(help="Name of the release.")]
@@ -115,7 +114,7 @@ def list_all(
 
         found = list_moves(store, name) if moves else list_releases(store, name)
         if as_json:
-            say(json.dumps(found, indent=1, ensure_ascii=False))
+            show_json(found)
             return
         columns: tuple[str, ...] = ("name", "id", "state", "made", "rows", "tokens", "dropped")
         if moves:

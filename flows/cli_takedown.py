@@ -1,14 +1,11 @@
 """The ``rise takedown`` command: rows that must no longer be used. No flow, no server."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from flows.terminal import plain_errors, say, show_facts, show_table, waiting
-
-SHOWN_IDS = 5
+from flows.terminal import plain_errors, say, show_facts, show_json, show_table, waiting
 
 
 def takedown(
@@ -50,7 +47,7 @@ def takedown(
                 missing_ok=missing_ok,
             )
         if as_json:
-            _say_json(report)
+            show_json(report)
             return
         _show(report, corpus)
 
@@ -100,7 +97,7 @@ def _list(store: str, *, as_json: bool) -> None:
     records = list_takedowns(store)
     held = [one for name in corpus_names(store) for one in releases_holding(CorpusRef(store, name))]
     if as_json:
-        _say_json({"records": records, "releases": held})
+        show_json({"records": records, "releases": held})
         return
     columns = ("corpus", "id", "kind", "time", "n_rows", "sources", "reason")
     show_table(
@@ -109,11 +106,3 @@ def _list(store: str, *, as_json: bool) -> None:
         [(*(r[key] for key in columns[:5]), " ".join(r["sources"]), r["reason"]) for r in records],
     )
     _show_releases(held)
-
-
-def _say_json(value: Any) -> None:
-    say(json.dumps(value, indent=1, ensure_ascii=False, default=_plain))
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else vars(value)
