@@ -6,6 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from flows.cli_settings import (
+    AsJson,
     ConfigFile,
     Prefer,
     Quality,
@@ -13,6 +14,7 @@ from flows.cli_settings import (
     Select,
     Share,
     Store,
+    StoreOption,
     Tokens,
     Verbose,
     pipeline_settings,
@@ -22,7 +24,6 @@ from flows.cli_settings import (
 from flows.environment import quiet_defaults
 from flows.terminal import plain_errors, say, show_facts, show_json, show_table, show_warnings
 
-StoreOption = Annotated[str, typer.Option("--store", help="Folder of the store.")]
 NameArgument = Annotated[str, typer.Argument(help="Name of the release.")]
 
 ReleaseId = Annotated[
@@ -106,7 +107,7 @@ def list_all(
     moves: Annotated[
         bool, typer.Option("--moves", help="Show when `latest` was moved, and why.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List releases, which are the latest or held because of drift, or the moves of `latest`."""
     with plain_errors():

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli_settings import AsJson, StoreOption
 from flows.terminal import plain_errors, say, show_facts, show_json, show_table, waiting
 
 
@@ -18,7 +19,7 @@ def takedown(
     ] = None,
     reason: Annotated[str, typer.Option(help="Why; published with every later release.")] = "",
     corpus: Annotated[str, typer.Option(help="Name of the corpus.")] = "main",
-    store: Annotated[str, typer.Option("--store", help="Folder of the store.")] = "rise-store",
+    store: StoreOption = "rise-store",
     wait: Annotated[
         float, typer.Option(min=0.0, help="Seconds to wait for a run that writes the corpus.")
     ] = 60.0,
@@ -27,7 +28,7 @@ def takedown(
         bool, typer.Option("--missing-ok", help="Bar what the corpus does not have (yet).")
     ] = False,
     listing: Annotated[bool, typer.Option("--list", help="Only show what is taken down.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Take rows down: no score, attribution or release from now on has them."""
     with plain_errors():
