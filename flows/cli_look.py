@@ -5,11 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli_settings import AsJson, StoreOption
 from flows.environment import quiet_defaults
 from flows.terminal import plain_errors, say, show_json, show_table
 
-StoreOption = Annotated[str, typer.Option("--store", help="Folder of the store.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 TEXT_CHARS = 90
 """Characters of a row's text that a table shows."""
 SHOWN_TOKENS = 15

@@ -1,12 +1,12 @@
 """The ``rise release`` commands: publish, list, roll back, accept, export, draw the report."""
 
-import json
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from flows.cli_settings import (
+    AsJson,
     ConfigFile,
     Prefer,
     Quality,
@@ -14,6 +14,7 @@ from flows.cli_settings import (
     Select,
     Share,
     Store,
+    StoreOption,
     Tokens,
     Verbose,
     pipeline_settings,
@@ -21,9 +22,8 @@ from flows.cli_settings import (
     selection,
 )
 from flows.environment import quiet_defaults
-from flows.terminal import plain_errors, say, show_facts, show_table, show_warnings
+from flows.terminal import plain_errors, say, show_facts, show_json, show_table, show_warnings
 
-StoreOption = Annotated[str, typer.Option("--store", help="Folder of the store.")]
 NameArgument = Annotated[str, typer.Argument(help="Name of the release.")]
 
 ReleaseId = Annotated[
@@ -107,7 +107,7 @@ def list_all(
     moves: Annotated[
         bool, typer.Option("--moves", help="Show when `latest` was moved, and why.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List releases, which are the latest or held because of drift, or the moves of `latest`."""
     with plain_errors():
@@ -115,7 +115,7 @@ def list_all(
 
         found = list_moves(store, name) if moves else list_releases(store, name)
         if as_json:
-            say(json.dumps(found, indent=1, ensure_ascii=False))
+            show_json(found)
             return
         columns: tuple[str, ...] = ("name", "id", "state", "made", "rows", "tokens", "dropped")
         if moves:

@@ -11,6 +11,8 @@ ConfigFile = Annotated[
     typer.Argument(help="Settings in YAML or JSON, as in examples/pipeline.yaml."),
 ]
 Store = Annotated[str | None, typer.Option(help="Folder of the store, or its URL.")]
+StoreOption = Annotated[str, typer.Option("--store", help="Folder of the store.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 Rows = Annotated[
     list[str] | None,
     typer.Option(help="Training rows: a file or glob (.jsonl, .gz, .zst, .parquet, .csv)."),

@@ -1,14 +1,12 @@
 """The ``rise takedown`` command: rows that must no longer be used. No flow, no server."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from flows.terminal import plain_errors, say, show_facts, show_table, waiting
-
-SHOWN_IDS = 5
+from flows.cli_settings import AsJson, StoreOption
+from flows.terminal import plain_errors, say, show_facts, show_json, show_table, waiting
 
 
 def takedown(
@@ -21,7 +19,7 @@ def takedown(
     ] = None,
     reason: Annotated[str, typer.Option(help="Why; published with every later release.")] = "",
     corpus: Annotated[str, typer.Option(help="Name of the corpus.")] = "main",
-    store: Annotated[str, typer.Option("--store", help="Folder of the store.")] = "rise-store",
+    store: StoreOption = "rise-store",
     wait: Annotated[
         float, typer.Option(min=0.0, help="Seconds to wait for a run that writes the corpus.")
     ] = 60.0,
@@ -30,7 +28,7 @@ def takedown(
         bool, typer.Option("--missing-ok", help="Bar what the corpus does not have (yet).")
     ] = False,
     listing: Annotated[bool, typer.Option("--list", help="Only show what is taken down.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Take rows down: no score, attribution or release from now on has them."""
     with plain_errors():
@@ -50,7 +48,7 @@ def takedown(
                 missing_ok=missing_ok,
             )
         if as_json:
-            _say_json(report)
+            show_json(report)
             return
         _show(report, corpus)
 
@@ -100,7 +98,7 @@ def _list(store: str, *, as_json: bool) -> None:
     records = list_takedowns(store)
     held = [one for name in corpus_names(store) for one in releases_holding(CorpusRef(store, name))]
     if as_json:
-        _say_json({"records": records, "releases": held})
+        show_json({"records": records, "releases": held})
         return
     columns = ("corpus", "id", "kind", "time", "n_rows", "sources", "reason")
     show_table(
@@ -109,11 +107,3 @@ def _list(store: str, *, as_json: bool) -> None:
         [(*(r[key] for key in columns[:5]), " ".join(r["sources"]), r["reason"]) for r in records],
     )
     _show_releases(held)
-
-
-def _say_json(value: Any) -> None:
-    say(json.dumps(value, indent=1, ensure_ascii=False, default=_plain))
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else vars(value)

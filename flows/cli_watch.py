@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.artifacts import readable_bytes
-from flows.cli_settings import pipeline_settings
+from flows.cli_settings import AsJson, StoreOption, pipeline_settings
 from flows.terminal import plain_errors, say, show_facts, show_json, show_table, show_wrapped
 from flows.watch_words import (
     COLUMNS,
@@ -20,9 +20,6 @@ from flows.watch_words import (
     things_to_look_at,
     version_words,
 )
-
-StoreOption = Annotated[str, typer.Option("--store", help="Folder of the store.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 
 MOST_NAMES = 3
 """Names that a line of `rise verify` shows."""
