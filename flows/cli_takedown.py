@@ -92,11 +92,10 @@ def _show_releases(releases: list[Any]) -> None:
 
 
 def _list(store: str, *, as_json: bool) -> None:
-    from storage.refs import CorpusRef
-    from tasks.takedown import corpus_names, list_takedowns, releases_holding
+    from tasks.takedown import all_releases_holding, list_takedowns
 
     records = list_takedowns(store)
-    held = [one for name in corpus_names(store) for one in releases_holding(CorpusRef(store, name))]
+    held = all_releases_holding(store)
     if as_json:
         show_json({"records": records, "releases": held})
         return

@@ -32,6 +32,7 @@ from storage.layout import (
     TOMBSTONE_FORMAT,
 )
 from storage.manifests import FORMAT_VERSION, created_at, read_manifest, require_format
+from storage.refs import CorpusRef
 from storage.roots import store_folder
 
 _ONE_PROCESS = " A store in memory:// is that of one process, and ends with it."
@@ -109,6 +110,16 @@ def published_folders(parent: Path) -> list[Path]:
 def version_folders(named: Path) -> list[Path]:
     """Return the published versions of one name, by id: query set versions or releases."""
     return [folder for folder in published_folders(named) if folder.name != REFUSED]
+
+
+def corpus_names(root: str) -> list[str]:
+    """Return the names of the corpora of a store."""
+    return [folder.name for folder in published_folders(store_folder(root) / "corpora")]
+
+
+def refused_batches(ref: CorpusRef) -> list[Path]:
+    """Return the folders of the batches of a corpus that the gate refused, by id."""
+    return published_folders(store_folder(ref.root) / "corpora" / ref.corpus / REFUSED)
 
 
 def batch_folders(parent: Path) -> list[tuple[int, str, Path]]:

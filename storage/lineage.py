@@ -9,11 +9,17 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from storage.catalog import open_store, published_folders
+from storage.catalog import (
+    batch_folders,
+    corpus_names,
+    open_store,
+    published_folders,
+    refused_batches,
+)
 from storage.corpus import REJECTED_FILE, Corpus, RowLocation
 from storage.errors import NotFoundError
 from storage.index_names import index_names
-from storage.layout import INDEX_FILE, INDEX_FORMAT, ROWS_FILE, ROWS_FORMAT
+from storage.layout import INDEX_FILE, INDEX_FORMAT, ROWS_FILE, ROWS_FORMAT, batches_folder
 from storage.manifests import read_manifest
 from storage.refs import CorpusRef, ReleaseRef, ScoresRef
 from storage.releases import Release, all_releases, open_release
@@ -86,7 +92,7 @@ def walk_forward(root: str, *, source: str, line: int) -> list[LineageStep]:
     for corpus in _corpora(root):
         for place in reversed(corpus.find_source(source, line)):
             steps += _stations(root, corpus, place, None)
-    for name in _corpus_names(root):
+    for name in corpus_names(root):
         steps += _rejections(root, name, f"{source}:{line}")
     if not steps:
         raise NotFoundError(
@@ -210,12 +216,11 @@ def _is_of(about: Mapping[str, Any], corpus: Corpus) -> bool:
 def _rejections(root: str, name: str, location: str) -> Iterator[LineageStep]:
     """Yield why a record is in no batch: rejected alone, or with the batch that was refused."""
     ref = CorpusRef(root, name)
-    batches = Corpus.batches(ref)
-    quarantines = [("batch_id", one.batch_id, Corpus(ref).folder(one.batch_id)) for one in batches]
-    refused = published_folders(store_folder(root) / "corpora" / name / "refused")
-    quarantines += [("refused_batch", folder.name, fetched(folder)) for folder in refused]
+    batches = batch_folders(batches_folder(ref))
+    quarantines = [("batch_id", batch_id, folder) for _, batch_id, folder in batches]
+    quarantines += [("refused_batch", folder.name, folder) for folder in refused_batches(ref)]
     for key, batch_id, folder in quarantines:
-        table = read_table(folder / REJECTED_FILE)
+        table = read_table(fetched(folder) / REJECTED_FILE)
         for reason in table.filter(pc.equal(table.column("location"), location))["reason"]:
             yield LineageStep("rejected", location, {"reason": reason.as_py(), key: batch_id})
 
@@ -226,12 +231,8 @@ def _places(root: str, row_id: str) -> Iterator[tuple[Corpus, RowLocation]]:
             yield corpus, place
 
 
-def _corpus_names(root: str) -> list[str]:
-    return [folder.name for folder in published_folders(store_folder(root) / "corpora")]
-
-
 def _corpora(root: str) -> list[Corpus]:
-    refs = [CorpusRef(root, name) for name in _corpus_names(root)]
+    refs = [CorpusRef(root, name) for name in corpus_names(root)]
     return [Corpus(ref) for ref in refs if Corpus.batches(ref)]
 
 

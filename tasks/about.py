@@ -8,7 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from storage.catalog import Artifact, batch_folders, list_artifacts, published_folders
+from storage.catalog import (
+    Artifact,
+    batch_folders,
+    corpus_names,
+    list_artifacts,
+    published_folders,
+    refused_batches,
+)
 from storage.corpus import Corpus
 from storage.cursor import Cursor
 from storage.errors import NotFoundError, StorageError
@@ -30,7 +37,6 @@ from storage.roots import store_folder, stored_size
 from storage.signatures import SignatureIndex
 from storage.tombstones import Tombstones
 from tasks.release_drift import is_held, noted_drift
-from tasks.takedown import corpus_names
 
 LEAST_DIGITS = 4
 """Characters of an id that are enough to find what has it."""
@@ -187,7 +193,7 @@ def _refused(root: str, text: str) -> Iterator[dict[str, Any]]:
 def _refusals(root: str) -> Iterator[tuple[str, str, Path]]:
     """Yield kind, name and folder of everything that a gate refused."""
     for name in corpus_names(root):
-        for folder in published_folders(store_folder(root) / "corpora" / name / "refused"):
+        for folder in refused_batches(CorpusRef(root, name)):
             yield "refused batch", name, folder
     for folder in published_folders(store_folder(root) / "refused" / "scores"):
         yield "refused scores", folder.name, folder

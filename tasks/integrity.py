@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from storage.catalog import open_store, published_folders, version_folders
+from storage.catalog import open_store, published_folders, refused_batches, version_folders
 from storage.corpus import Corpus
 from storage.cursor import Cursor
 from storage.errors import NotFoundError, StorageError
@@ -84,7 +84,7 @@ def _corpus(ref: CorpusRef, *, deep: bool) -> Iterator[Checked]:
     yield _checked("tombstones", name, lambda: Tombstones(ref).verify(deep=deep))
     if inbox_folder(ref).is_dir():
         yield _checked("inbox", name, partial(_inbox_problems, ref))
-    for folder in published_folders(store_folder(ref.root) / "corpora" / name / "refused"):
+    for folder in refused_batches(ref):
         yield _checked("refused batch", folder.name, partial(_refused, folder, deep=deep))
 
 

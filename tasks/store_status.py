@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from storage.catalog import open_store, published_folders, version_folders
+from storage.catalog import corpus_names, open_store, published_folders, version_folders
 from storage.corpus import REJECTED_FILE, Corpus
 from storage.cursor import Cursor
 from storage.errors import CorruptionError, IncompleteError, StorageError
@@ -34,7 +34,7 @@ from storage.signatures import SignatureIndex
 from storage.tombstones import Tombstones
 from tasks.lease_status import lease_facts
 from tasks.release_drift import held_back, noted_drift
-from tasks.takedown import corpus_names, count_taken_down, dead_digest
+from tasks.takedown import count_taken_down, dead_digest
 
 Facts = dict[str, Any]
 

@@ -19,14 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from storage.catalog import published_folders
+from storage.catalog import corpus_names
 from storage.corpus import Corpus
 from storage.errors import NotFoundError, StorageError
 from storage.files import digest
 from storage.refs import CorpusRef, ReleaseRef
 from storage.release_pointer import is_latest
 from storage.releases import Release, all_releases, open_release
-from storage.roots import store_folder
 from storage.rows import read_table
 from storage.tombstones import TOMBSTONE_SCHEMA, Bars, Record, Tombstones, TombstoneWriter
 from tasks.row_places import gone_ids
@@ -255,6 +254,11 @@ def releases_holding(corpus: CorpusRef) -> list[HeldRows]:
     return [HeldRows(ref, n_rows, is_latest(ref)) for ref, n_rows in counts if n_rows != 0]
 
 
+def all_releases_holding(root: str) -> list[HeldRows]:
+    """Return what `releases_holding` does, of every corpus of a store."""
+    return [one for name in corpus_names(root) for one in releases_holding(CorpusRef(root, name))]
+
+
 def _count_or_none(ref: ReleaseRef, corpus: CorpusRef, dead: pa.StringArray) -> int | None:
     """Return how many rows of a release are dead; None when it is damaged."""
     try:
@@ -324,11 +328,6 @@ def list_takedowns(root: str) -> list[dict[str, Any]]:
         for corpus in corpus_names(root)
         for record in Tombstones(CorpusRef(root, corpus)).records
     ]
-
-
-def corpus_names(root: str) -> list[str]:
-    """Return the names of the corpora of a store."""
-    return [folder.name for folder in published_folders(store_folder(root) / "corpora")]
 
 
 def _starts(corpus: CorpusRef, batches: Sequence[str]) -> tuple[dict[str, int], int]:
