@@ -162,19 +162,26 @@ class Trainer:
         return ReadRows(ids, first_target, self._states(ids))
 
     def losses(self, rows: ReadRows) -> npt.NDArray[np.float64]:
-        """Return each row's mean cross-entropy in nats, float64 [rows]."""
+        """Return each row's mean cross-entropy in nats, float64 [rows].
+
+        Always in float32: differences between trainings are smaller than what bfloat16 rounds off.
+        """
         found = np.zeros(len(rows), dtype=np.float64)
         by_length = np.argsort(rows.n_tokens, kind="stable").tolist()
         with torch.no_grad():
             for group in self._groups(rows, by_length):
-                found[group] = self.batch_losses(rows, group).double().cpu().numpy()
+                found[group] = self._batch_losses(rows, group).double().cpu().numpy()
         return found
 
     def batch_losses(self, rows: ReadRows, group: Sequence[int]) -> Tensor:
         """Return the mean cross-entropy of some rows, [rows], with a way back for gradients."""
+        with self._precision():
+            return self._batch_losses(rows, group)
+
+    def _batch_losses(self, rows: ReadRows, group: Sequence[int]) -> Tensor:
         ids = _padded([rows.ids[row] for row in group])
         weights = _position_weights(rows, group, ids.shape[1]).to(self.device)
-        with self._precision(), self._injected(rows, group):
+        with self._injected(rows, group):
             logits = self.model(input_ids=ids, use_cache=False).logits
         losses = torch.nn.functional.cross_entropy(
             logits[:, :-1].float().mT, ids[:, 1:], reduction="none"
@@ -215,8 +222,7 @@ class Trainer:
         if self._prefix is None or sum(map(len, ids)) * hidden * FLOAT32_BYTES > STATE_BYTES:
             return None
         # one by one: what a row gives must not depend on which others were read with it
-        with self._precision():
-            return [self._prefix.states(own[None])[0] for own in ids]
+        return [self._prefix.states(own[None])[0] for own in ids]
 
     def _injected(self, rows: ReadRows, group: Sequence[int]) -> AbstractContextManager[None]:
         if self._prefix is None or rows.states is None:

@@ -44,7 +44,7 @@ from tasks.trained_part import adapted_layers
 from tasks.trainer import Fit, Trainer, planned_batches
 from tasks.training_config import LoraTraining, TrainingConfig
 
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 """Raised whenever the same settings would give other weights."""
 
 RUN_FILE = "run.json"

@@ -31,6 +31,21 @@ EVERY_METHOD = "every method"
 """Stands for the methods where a measure is refused, and not a method."""
 
 
+@dataclass(frozen=True, eq=False)
+class TrainedTask:
+    """A task as the measures see it.
+
+    Attributes:
+        scored: What methods have scored; tail-patch and the closed loop choose among its rows.
+        whole: The same without limits; LDS draws from it.
+        held_out: Further labelled texts, for the losses of the closed loop.
+    """
+
+    scored: PreparedTask
+    whole: PreparedTask
+    held_out: Sequence[LabelledText] = ()
+
+
 @dataclass(eq=False)
 class Counterfactual:
     """Lines of the tables of `tasks.evaluate.tables`, without task and paradigm.
@@ -51,32 +66,30 @@ class Counterfactual:
 
 
 def counterfactual(
-    task: PreparedTask,
+    task: TrainedTask,
     scorers: Mapping[str, Scorer],
     config: CounterfactualConfig,
     folder: Path,
     *,
-    held_out: Sequence[LabelledText] = (),
     progress: Progress = NO_PROGRESS,
 ) -> Counterfactual:
     """Measure methods on a task by what training does.
 
     Args:
-        task: The whole task.
+        task: What is measured.
         scorers: Methods by name; one that refuses is left out, and said.
         config: What is measured, and how.
         folder: Where trainings are kept.
-        held_out: Further labelled texts, for the losses of the closed loop.
         progress: Receives one step for each training.
 
     Returns:
         What was measured. A measure that a task is too small for, whose training diverges or does
         not fit into memory, is a line of ``refusals``, of `EVERY_METHOD`.
     """
-    run = _Run(task, scorers, config, folder, progress)
-    run.attempt(run.lds)
+    run = _Run(task.scored, scorers, config, folder, progress)
+    run.attempt(lambda: run.lds(task.whole))
     run.attempt(run.tail_patch)
-    run.attempt(lambda: run.closed_loop(held_out))
+    run.attempt(lambda: run.closed_loop(task.held_out))
     return run.result
 
 
@@ -102,12 +115,12 @@ class _Run:
         except (MeasureRefused, DivergedError, MemoryError) as refusal:
             self._refused(EVERY_METHOD, str(refusal))
 
-    def lds(self) -> None:
+    def lds(self, whole: PreparedTask) -> None:
         """See `tasks.evaluate.lds`."""
         config = self._config.lds
         if config is None:
             return
-        small = lds_task(self._task, config)
+        small = lds_task(whole, config)
         found = lds_losses(small, config, self._folder, progress=self._progress)
         self.result.lds = lds_lines(small, found, self._scores(small))
         self.result.facts["lds"] = lds_facts(small, found)

@@ -16,6 +16,7 @@ from tasks.evaluate.counterfactual import (
     EVERY_METHOD,
     Counterfactual,
     Scorer,
+    TrainedTask,
     counterfactual,
 )
 from tasks.evaluate.counterfactual_config import CounterfactualConfig
@@ -136,11 +137,14 @@ def _measured(
     progress: Progress,
 ) -> Counterfactual:
     return counterfactual(
-        ready.prepared(config),
+        TrainedTask(
+            scored=ready.prepared(config),
+            whole=ready.prepared(config, ready.whole),
+            held_out=ready.texts.held_out,
+        ),
         {one.name: _scorer(config, ready, one) for one in methods},
         settings,
         Path(config.work).absolute() / BANK,
-        held_out=ready.texts.held_out,
         progress=progress,
     )
 
@@ -169,6 +173,7 @@ def _path(
     known = {
         "version": EFFECTS_VERSION,
         **ready.identity,
+        "whole": ready.whole.identity,
         "methods": [[one.name, one.key, dict(one.settings)] for one in methods],
         "held_out": labelled_digest(ready.texts.held_out),
         "settings": settings_of(settings),

@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from storage.errors import BusyError
 from storage.files import exclusive_lock, read_json, short_id, waiting_lock, write_json
-from tasks.backbone import load_tokenizer
+from tasks.backbone import load_tokenizer, resolve_device
 from tasks.config import ModelConfig, RuntimeConfig
 from tasks.evaluate.method import LabelledText
 from tasks.models import model_fingerprint, resolve_model
@@ -72,7 +73,7 @@ class LossBank:
         """
         self._model, self._pool, self._texts = model, pool, texts
         self._config = config.model_copy(update={"seed": 0, "checkpoints": 1})
-        self._runtime = runtime
+        self._runtime = runtime or RuntimeConfig()
         identity = self._identity()
         self.folder = folder / short_id(identity)
         if not (self.folder / "bank.json").is_file():
@@ -141,6 +142,7 @@ class LossBank:
             "losses": losses.tolist(),
             "seconds": round(time.monotonic() - started, 3),
             "device": trainer.device,
+            "torch": torch.__version__,
         }
         write_json(self._path(training), record)
 
@@ -176,6 +178,7 @@ class LossBank:
     def _identity(self) -> dict[str, Any]:
         return {
             "version": TRAINING_VERSION,
+            "device": resolve_device(self._runtime.device).partition(":")[0],
             "model": model_fingerprint(resolve_model(self._model).path),
             "tokenizer": load_tokenizer(self._model).fingerprint,
             "pool": texts_digest(self._pool),

@@ -19,6 +19,7 @@ from tasks.evaluate.settings import (
     LabelledTask,
     Paradigm,
     TaskChoice,
+    TaskLimits,
     settings_of,
 )
 from tasks.evaluate.texts import TaskTexts, labelled_digest, limited, pair_digest
@@ -39,6 +40,7 @@ class ReadyTask:
 
     Attributes:
         texts: What it is made of, limits applied.
+        whole: The same before any limit; LDS draws its few rows and queries from it.
         paradigm: predict or recall.
         model: What is attributed.
         checkpoints: Of the fine-tuning, oldest first.
@@ -48,6 +50,7 @@ class ReadyTask:
     """
 
     texts: TaskTexts
+    whole: TaskTexts
     paradigm: Paradigm
     model: ModelConfig
     checkpoints: Sequence[Path]
@@ -69,13 +72,19 @@ class ReadyTask:
         """Task and paradigm, for people."""
         return f"{self.texts.name} ({self.paradigm})"
 
-    def prepared(self, config: EvaluateConfig) -> PreparedTask:
-        """Return the task as methods see it; `placed` gives each its folders."""
+    def prepared(self, config: EvaluateConfig, texts: TaskTexts | None = None) -> PreparedTask:
+        """Return the task as methods see it; `placed` gives each its folders.
+
+        Args:
+            config: The evaluation.
+            texts: Of the task; None: `texts`, limits applied.
+        """
+        texts = self.texts if texts is None else texts
         return PreparedTask(
             name=self.name,
-            rows=self.texts.rows,
-            queries=self.texts.queries,
-            positives=self.texts.positives,
+            rows=texts.rows,
+            queries=texts.queries,
+            positives=texts.positives,
             model=self.model,
             checkpoints=self.checkpoints,
             runtime=config.runtime,
@@ -107,7 +116,7 @@ def read_task(config: EvaluateConfig, name: str) -> TaskTexts:
     Raises:
         ValueError: No such task, its files are missing or damaged, or nothing is right in it.
     """
-    return _read(_Asked(config, NO_PROGRESS), name)
+    return _limited(_Asked(config, NO_PROGRESS), name)
 
 
 def ready_task(
@@ -143,13 +152,19 @@ def _read(asked: _Asked, name: str) -> TaskTexts:
     task = next((one for one in config.tasks if one.name == name), None)
     if task is None:
         raise ValueError(f"no task {name!r}; there are {[one.name for one in config.tasks]}.")
-    return limited(_texts(config, task), config.limits_for(name), seed=config.seed)
+    return _texts(config, task)
+
+
+@lru_cache(maxsize=KEPT_TASKS)
+def _limited(asked: _Asked, name: str) -> TaskTexts:
+    config = asked.config
+    return limited(_read(asked, name), config.limits_for(name), seed=config.seed)
 
 
 @lru_cache(maxsize=KEPT_TASKS)
 def _ready(asked: _Asked, name: str, paradigm: Paradigm) -> ReadyTask:
     config = asked.config
-    texts = _read(asked, name)
+    texts = _limited(asked, name)
     model = from_anywhere(config.model)
     checkpoints: tuple[Path, ...] = ()
     training: dict[str, Any] | None = None
@@ -158,6 +173,7 @@ def _ready(asked: _Asked, name: str, paradigm: Paradigm) -> ReadyTask:
     device = resolve_device(config.runtime.device)
     return ReadyTask(
         texts=texts,
+        whole=limited(_read(asked, name), TaskLimits(), seed=config.seed),
         paradigm=paradigm,
         model=model,
         checkpoints=checkpoints,

@@ -15,7 +15,7 @@ from storage.files import exclusive_lock
 from tasks.backbone import load_tokenizer
 from tasks.config import ModelConfig, RuntimeConfig
 from tasks.evaluate.closed_loop import closed_loop_lines, rows_within, verdicts
-from tasks.evaluate.counterfactual import Counterfactual, counterfactual
+from tasks.evaluate.counterfactual import Counterfactual, TrainedTask, counterfactual
 from tasks.evaluate.counterfactual_config import (
     SIZES,
     ClosedLoopConfig,
@@ -86,7 +86,7 @@ def test_known_scores_win_everywhere_and_turned_ones_lose(
     task: PreparedTask, tmp_path: Path
 ) -> None:
     scorers = {"known": known, "turned": turned, "refusing": refusing}
-    found = counterfactual(task, scorers, CONFIG, tmp_path / "banks")
+    found = counterfactual(TrainedTask(task, task), scorers, CONFIG, tmp_path / "banks")
     lds = {(line["kind"], line["method"]): line["value"] for line in found.lds}
     assert lds["method", "known"] > 0.5
     assert lds["method", "turned"] == pytest.approx(-lds["method", "known"])
@@ -155,9 +155,9 @@ def test_a_further_method_costs_only_what_no_other_chose(
     task: PreparedTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "banks"
-    first = counterfactual(task, {"known": known}, CONFIG, folder)
+    first = counterfactual(TrainedTask(task, task), {"known": known}, CONFIG, folder)
     monkeypatch.setattr(LossBank, "_trainer", None)  # a training would fail
-    again = counterfactual(task, {"known": known, "same": known}, CONFIG, folder)
+    again = counterfactual(TrainedTask(task, task), {"known": known, "same": known}, CONFIG, folder)
     kept = [line for line in again.closed_loop if line["method"] != "same"]
     assert kept == first.closed_loop
     assert again.lds[0] == first.lds[0]

@@ -7,10 +7,11 @@ import pytest
 
 from tasks.config_file import read_settings, validated
 from tasks.evaluate.counterfactual_config import SHORT, SIZES
-from tasks.evaluate.effects import measure_effects, scored_methods
+from tasks.evaluate.effects import kept_effects, measure_effects, scored_methods
 from tasks.evaluate.gather import gather
 from tasks.evaluate.loss_bank import LossBank
-from tasks.evaluate.run import run_method
+from tasks.evaluate.ready import ready_task
+from tasks.evaluate.run import chosen_method, run_method
 from tasks.evaluate.settings import EvaluateConfig
 from tasks.evaluate.tables import read_tables
 
@@ -96,6 +97,23 @@ def test_a_measure_that_cannot_be_taken_is_said_and_the_others_are_taken(
     assert report.reasons["tail_patch"].startswith("tail-patch on kinds (predict) needs 500 rows")
     assert "no held-out text of label 'c'" in report.reasons["closed_loop"]
     assert report.n_lines["lds"] > 0
+
+
+def test_lds_draws_from_the_whole_task_whatever_the_limits(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    lds = {"rows": 8, "queries": 4, "subsets": 3, "repeats": 1, "training": TRAINING}
+    config = settings(
+        tmp_path,
+        tiny_llama,
+        limits={"rows": 5, "queries": 2},
+        counterfactual={"lds": lds, "tail_patch": None, "closed_loop": None},
+    )
+    ready = ready_task(config, "kinds", "predict")
+    measure_effects(config, "kinds", "predict", ["BM25"])
+    found = kept_effects(config, ready, [chosen_method(config, "BM25")])["lds"]
+    assert (found["facts"]["lds"]["rows"], found["facts"]["lds"]["queries"]) == (8, 4)
+    assert (len(ready.texts.rows), len(ready.texts.queries)) == (5, 2)
 
 
 def test_a_training_that_diverges_is_said(tiny_llama: Path, tmp_path: Path) -> None:
