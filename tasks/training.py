@@ -183,7 +183,10 @@ def _train_into(
     config = trainer.config
     rows = trainer.read(texts)
     everything = range(len(rows))
-    fit = Fit(trainer, rows, planned_batches(len(rows), everything, config, seed=config.seed))
+    batches = planned_batches(
+        len(rows), everything, config, seed=config.seed, n_predicted=rows.n_predicted
+    )
+    fit = Fit(trainer, rows, batches)
     steps = checkpoint_steps(fit.n_steps, config.checkpoints)
     before = _resume(fit, home / RESUME_FILE)
     progress.start(total=fit.n_steps, unit="steps")

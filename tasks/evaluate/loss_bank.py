@@ -148,8 +148,14 @@ class LossBank:
 
     def _fit(self, trainer: Trainer, training: Training) -> tuple[float, ...]:
         places = {row: place for place, row in enumerate(training.rows)}
-        batches = planned_batches(len(self._pool), training.rows, self._config, seed=training.seed)
         rows = self._rows("pool", training.rows)
+        batches = planned_batches(
+            len(self._pool),
+            training.rows,
+            self._config,
+            seed=training.seed,
+            n_predicted=rows.n_predicted,
+        )
         fit = Fit(trainer, rows, [[places[row] for row in own] for own in batches])
         while fit.step < fit.n_steps:
             fit.advance()
