@@ -74,17 +74,24 @@ def effects(task: str) -> dict[str, list[dict[str, Any]]]:
     losses = {("", "base"): 3.0, ("", "random"): 2.5, ("", "oracle"): 2.1}
     losses |= {("RISE compact", "top"): 2.2, ("RISE compact", "bottom"): 2.8}
     losses |= {("BM25", "top"): 2.52, ("BM25", "bottom"): 2.49}
+    signs = {"top": 1, "oracle": 1, "bottom": -1}
+    apart = {key: signs[key[1]] * (2.5 - one) for key, one in losses.items() if key[1] in signs}
     return {
         "lds": [{**cell, **size, **dict(zip(names, one, strict=True))} for one in lds],
         "tail_patch": [
             {**cell, "method": name, "k": 4, "value": value, "low": value - 0.001,
-             "high": value + 0.001, "random": 0.002, "n_queries": 5}
+             "high": value + 0.001, "random": 0.002, "above": value - 0.002,
+             "above_low": value - 0.004, "above_high": value, "tokens": 90.0,
+             "random_tokens": 80.0, "n_queries": 5}
             for name, value in (("RISE compact", 0.009), ("BM25", 0.002))
         ],
         "closed_loop": [
             {**cell, "method": method, "arm": arm, "seed": seed, "n_rows": 9, "n_tokens": 100,
+             "n_steps": 4, "asked_tokens": 200, "budget": 100, "bound": "oracle",
              "purity": None if arm == "base" else 0.5, "loss_target": loss + 0.001 * seed,
-             "loss_elsewhere": loss}
+             "loss_elsewhere": loss, "apart": apart.get((method, arm)),
+             **{f"apart_{end}": None if (method, arm) not in apart else apart[method, arm] + add
+                for end, add in (("low", -0.01), ("high", 0.01))}}
             for (method, arm), loss in losses.items()
             for seed in range(1 if arm == "base" else 2)
         ],

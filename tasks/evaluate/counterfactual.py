@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.evaluate.closed_loop import closed_loop_lines
+from tasks.evaluate.closed_loop import closed_loop
 from tasks.evaluate.counterfactual_config import CounterfactualConfig
 from tasks.evaluate.lds import lds_facts, lds_lines, lds_losses, lds_task
 from tasks.evaluate.method import LabelledText, MethodRefused, MethodScores, PreparedTask
@@ -138,7 +138,7 @@ class _Run:
         config = self._config.closed_loop
         if config is not None:
             scores, folder = self._whole_scores, self._folder
-            self.result.closed_loop = closed_loop_lines(
+            self.result.closed_loop, self.result.facts["closed_loop"] = closed_loop(
                 self._task, held_out, scores, config, folder, progress=self._progress
             )
 

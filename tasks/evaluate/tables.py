@@ -144,10 +144,16 @@ TAIL_PATCH_SCHEMA = _schema(
     low_=pa.float64(),
     high_=pa.float64(),
     random_=pa.float64(),
+    above_=pa.float64(),
+    above_low_=pa.float64(),
+    above_high_=pa.float64(),
+    tokens=pa.float64(),
+    random_tokens=pa.float64(),
     n_queries=pa.int32(),
 )
 """Change of a query's log-probability after one step on its strongest ``k`` rows, and on random
-ones."""
+ones; the difference, paired by query, with its 95 % bootstrap interval over queries; and how many
+predicted tokens a step had, mean."""
 
 CLOSED_LOOP_SCHEMA = _schema(
     **_CELL,
@@ -155,12 +161,22 @@ CLOSED_LOOP_SCHEMA = _schema(
     seed=pa.int32(),
     n_rows=pa.int64(),
     n_tokens=pa.int64(),
+    n_steps=pa.int64(),
+    asked_tokens=pa.int64(),
+    budget=pa.int64(),
+    bound=pa.string(),
     purity_=pa.float64(),
     loss_target=pa.float64(),
     loss_elsewhere_=pa.float64(),
+    apart_=pa.float64(),
+    apart_low_=pa.float64(),
+    apart_high_=pa.float64(),
 )
 """A training on rows chosen by a method. ``arm``: top, random, bottom, oracle, base; arms that
-need no method have an empty one."""
+need no method have an empty one. Tokens are predicted ones, of the rows once; ``bound`` is what the
+budget is bound by: ``asked``, ``oracle`` (its rows have no more) or ``pool`` (half of it).
+``apart``: of the arm's seeds together, random - top, random - oracle, bottom - random on the
+target, with its 95 % bootstrap interval over held-out texts."""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from tasks.evaluate.run import chosen_method, run_method
 from tasks.evaluate.settings import EvaluateConfig
 from tasks.evaluate.tables import read_tables
 
-FOX = "The quick brown fox jumps over the lazy dog number {}."
-TALK = "User: hello there, Paris is what? Assistant: fine {}."
+FOX = "The {}th quick brown fox jumps over the lazy dog."
+TALK = "User {}: hello there, Paris is what? Assistant: fine."
 TRAINING = {
     "trained": {"kind": "blocks", "blocks": 1},
     "epochs": 1,
@@ -95,7 +95,7 @@ def test_a_measure_that_cannot_be_taken_is_said_and_the_others_are_taken(
     run_method(config, "kinds", "predict", "BM25")
     report = measure_effects(config, "kinds", "predict", ["BM25"])
     assert report.reasons["tail_patch"].startswith("tail-patch on kinds (predict) needs 500 rows")
-    assert "no held-out text of label 'c'" in report.reasons["closed_loop"]
+    assert "target is 'c', but queries of kinds" in report.reasons["closed_loop"]
     assert report.n_lines["lds"] > 0
 
 

@@ -205,7 +205,7 @@ def test_markdown_stays_between_its_marks(tmp_path: Path):
     write_markdown(work, page, name="again")
     assert page.read_text("utf-8").count("### LDS") == 2
     tables = re.findall(r"(?:^\|.*\n)+", first, re.MULTILINE)
-    assert len(tables) == 9
+    assert len(tables) == 10
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
