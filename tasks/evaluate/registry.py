@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -216,3 +216,24 @@ def choose_methods(choices: tuple[MethodChoice, ...]) -> list[ChosenMethod]:
             f"methods: {', '.join(twice)} comes twice; give one of them a name of its own (name)."
         )
     return chosen
+
+
+def table_names(wanted: Sequence[str], chosen: Sequence[ChosenMethod]) -> tuple[str, ...]:
+    """Return what the tables call some of the methods of a run.
+
+    Args:
+        wanted: Names in settings, or in tables.
+        chosen: The methods of the run; one name in settings may stand for several of them.
+
+    Raises:
+        ValueError: The run has no such method.
+    """
+    names = [(one.key, one.name) for one in chosen]
+    unknown = [own for own in wanted if not any(own in known for known in names)]
+    if unknown:
+        raise ValueError(
+            f"counterfactual.closed_loop.methods names {', '.join(unknown)}, but methods of this "
+            f"run are {', '.join(f'{name} ({key})' for key, name in names)}. Name some of these, "
+            "or add it to methods."
+        )
+    return tuple(name for key, name in names if key in wanted or name in wanted)

@@ -20,7 +20,7 @@ from tasks.evaluate.kept import KeptResult, find_result, keep_result
 from tasks.evaluate.measuring import MemoryWatch
 from tasks.evaluate.method import MethodRefused, MethodScores, PreparedTask
 from tasks.evaluate.ready import ReadyTask, read_task, ready_task
-from tasks.evaluate.registry import ChosenMethod, choose_methods
+from tasks.evaluate.registry import ChosenMethod, choose_methods, table_names
 from tasks.evaluate.settings import EvaluateConfig, Paradigm
 from tasks.evaluate.texts import pair_digest
 from tasks.models import resolve_model
@@ -86,10 +86,13 @@ def check_evaluation(config: EvaluateConfig) -> None:
     """Refuse settings that cannot be run, before any work is done for them.
 
     Raises:
-        ValueError: An unknown method or setting of one, no such model, or a task that cannot be
-            read.
+        ValueError: An unknown method or setting of one, a closed loop of methods that the run does
+            not have, no such model, or a task that cannot be read.
     """
-    choose_methods(config.methods)
+    chosen = choose_methods(config.methods)
+    loop = config.counterfactual.closed_loop if config.counterfactual else None
+    if loop is not None:
+        table_names(loop.methods, chosen)
     resolve_model(config.model)
     resolve_device(config.runtime.device)
     for task in config.tasks:
