@@ -41,7 +41,8 @@ from tasks.evaluate.method import LabelledText
 from tasks.models import model_fingerprint, resolve_model
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.trained_part import adapted_layers
-from tasks.trainer import Fit, Trainer, planned_batches
+from tasks.trainer import Fit, Trainer
+from tasks.training_batches import planned_batches
 from tasks.training_config import LoraTraining, TrainingConfig
 
 TRAINING_VERSION = 2

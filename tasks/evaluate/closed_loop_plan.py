@@ -17,7 +17,7 @@ from tasks.backbone import load_tokenizer
 from tasks.evaluate.counterfactual_config import ClosedLoopConfig
 from tasks.evaluate.method import LabelledText, PreparedTask
 from tasks.evaluate.short_texts import MeasureRefused, balanced, cut_texts, predicted_tokens
-from tasks.trainer import planned_batches
+from tasks.training_batches import planned_batches
 
 MOST_SKIPPED = 50
 """So many rows that do not fit into what is left of a budget end it."""

@@ -29,8 +29,9 @@ from tasks.config import ModelConfig, RuntimeConfig
 from tasks.evaluate.method import LabelledText
 from tasks.models import model_fingerprint, resolve_model
 from tasks.progress import NO_PROGRESS, Progress
-from tasks.trainer import STATE_BYTES, DivergedError, Fit, ReadRows, Trainer, planned_batches
+from tasks.trainer import STATE_BYTES, DivergedError, Fit, ReadRows, Trainer
 from tasks.training import TRAINING_VERSION, texts_digest
+from tasks.training_batches import planned_batches
 from tasks.training_config import TrainingConfig
 
 

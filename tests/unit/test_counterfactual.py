@@ -30,7 +30,8 @@ from tasks.evaluate.loss_bank import LossBank, Training
 from tasks.evaluate.method import Cost, LabelledText, MethodRefused, MethodScores, PreparedTask
 from tasks.evaluate.short_texts import balanced, cut_texts
 from tasks.evaluate.tables import lines_table
-from tasks.trainer import Fit, Trainer, planned_batches
+from tasks.trainer import Fit, Trainer
+from tasks.training_batches import planned_batches
 from tasks.training_config import BlocksTraining, TrainingConfig
 
 SHORT = TrainingConfig(

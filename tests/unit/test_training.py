@@ -20,8 +20,9 @@ from storage.files import short_id
 from tasks.config import ModelConfig, RuntimeConfig
 from tasks.evaluate.method import LabelledText
 from tasks.models import model_fingerprint
-from tasks.trainer import Fit, Trainer, planned_batches, rate_factor
+from tasks.trainer import Fit, Trainer, rate_factor
 from tasks.training import checkpoint_steps, row_losses, train
+from tasks.training_batches import planned_batches
 from tasks.training_config import (
     BlocksTraining,
     FullTraining,
