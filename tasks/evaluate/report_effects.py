@@ -192,7 +192,7 @@ def _loop(results: Results, place: Place) -> Markup | None:
     note = (
         "Loss on held-out texts of the target (lower is better) after training on the rows that a "
         "method puts on top, on random rows, and on those at its bottom: "
-        f"{budget_words(lines[0])} each, {count(n_seeds, 'seed')}. Without a method: "
+        f"{budget_words(lines[0])}, {count(n_seeds, 'seed')}. Without a method: "
         f"{'; '.join(fixed)}. Passed: top below random below bottom, each by more than "
         f"{DEVIATIONS_TO_PASS:g} deviations between seeds, and with a 95% interval over held-out "
         "texts above 0. Recovered: of what the oracle gains over random rows, the share that top "
@@ -233,7 +233,7 @@ def budget_words(line: Line) -> str:
         "oracle": f" (asked: {number(line['asked_tokens'])}; the target's rows have no more)",
         "pool": f" (asked: {number(line['asked_tokens'])}; that is half of the pool)",
     }
-    return f"{number(line['budget'])} predicted tokens{why[line['bound']]}"
+    return f"{number(line['budget'])} predicted tokens an arm{why[line['bound']]}"
 
 
 def _arms(lines: Sequence[Line]) -> Markup:

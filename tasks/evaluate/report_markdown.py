@@ -267,7 +267,7 @@ def _closed_loop(results: Results) -> str:
         lines = results.rows_of("closed_loop", place)
         if not lines:
             continue
-        budgets.append(f"{_text(place.name)}: {budget_words(lines[0])} an arm")
+        budgets.append(f"{_text(place.name)}: {budget_words(lines[0])}")
         rows += [_loop_row(results, place, one) for one in verdicts(lines)]
         arms += _arm_rows(results, place, lines)
     if not rows:
