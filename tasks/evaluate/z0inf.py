@@ -82,6 +82,7 @@ class Z0Inf:
             query_seconds=queries.seconds + combining,
             n_tokens=read.rows.n_tokens * n_checkpoints,
             bytes_per_row=float(FLOAT64_BYTES * n_numbers),
+            reused=rows.reused or queries.reused,
         )
         return MethodScores(scores, cost, (f"{n_checkpoints} checkpoints", *read.notes))
 

@@ -1,4 +1,4 @@
-"""What a method costs: memory, of children too."""
+"""What a method costs: memory, of children too, seconds, and on which machine."""
 
 import subprocess
 import sys
@@ -7,7 +7,9 @@ import time
 import numpy as np
 import psutil
 
+from tasks.evaluate.machine import together
 from tasks.evaluate.measuring import MemoryWatch
+from tasks.evaluate.report_cost import seconds_of_rows
 
 MEGABYTES = 160
 CHILD = f"import time; held = bytearray(b'x') * ({MEGABYTES} * 10**6); time.sleep(0.5)"
@@ -19,7 +21,9 @@ def test_memory_that_was_held_for_a_moment_is_seen():
         held = np.ones(MEGABYTES * 10**6 // 8)
         time.sleep(0.15)
         del held
-    assert memory.peak_bytes > before + 0.8e6 * MEGABYTES
+    assert memory.peak_bytes - memory.start_bytes > 0.8e6 * MEGABYTES
+    assert abs(memory.start_bytes - before) < 0.1e6 * MEGABYTES
+    assert memory.device_peak_bytes is None
 
 
 def test_memory_of_a_child_counts():
@@ -27,3 +31,23 @@ def test_memory_of_a_child_counts():
     with MemoryWatch() as memory:
         subprocess.run([sys.executable, "-c", CHILD], check=True)
     assert memory.peak_bytes > before + 0.8e6 * MEGABYTES
+
+
+def test_a_pool_that_tasks_share_takes_its_seconds_once():
+    lines = [("a", 10.0), ("a", 10.0), ("b", 10.0), ("a", 3.0)]
+    costs = [{"pool": pool, "index_seconds": seconds} for pool, seconds in lines]
+    assert seconds_of_rows(costs) == 23.0
+
+
+def test_several_machines_are_told_as_several():
+    one = {"processor": "A", "cores": 2, "threads": 1, "device": "cpu"}
+    assert together([one]) == one
+    other = {**one, "processor": "B", "threads": 8, "gpu": "G"}
+    assert together([one, other]) == {
+        "machines": 2,
+        "processor": "A or B",
+        "cores": "2",
+        "threads": "1 or 8",
+        "device": "cpu",
+        "gpu": "G",
+    }
