@@ -20,6 +20,7 @@ from tasks.config_file import validated
 from tasks.evaluate import registry
 from tasks.evaluate.gather import gather
 from tasks.evaluate.method import Cost, MethodRefused, MethodScores, PreparedTask
+from tasks.evaluate.ready import ready_task
 from tasks.evaluate.registry import Registered
 from tasks.evaluate.run import Outcome, cells, check_evaluation, run_method
 from tasks.evaluate.settings import EvaluateConfig
@@ -207,10 +208,10 @@ def test_damaged_scores_are_named(settings: dict[str, Any]) -> None:
 def test_recall_attributes_the_model_that_was_trained_on_the_pool(
     settings: dict[str, Any],
 ) -> None:
+    settings["model"]["trust_remote_code"] = True
     training = {"trained": {"kind": "blocks", "blocks": 1}, "epochs": 1, "checkpoints": 2}
-    found = run(
-        settings, paradigms=["predict", "recall"], methods=["mean-hidden-state"], training=training
-    )
+    asked = {"paradigms": ["predict", "recall"], "methods": ["mean-hidden-state"]}
+    found = run(settings, **asked, training=training)
     assert [(one.paradigm, one.kind) for one in found] == [
         ("predict", "scored"), ("recall", "scored"),
     ]  # fmt: skip
@@ -219,3 +220,7 @@ def test_recall_attributes_the_model_that_was_trained_on_the_pool(
     assert about[0] is None
     assert about[1]["settings"]["checkpoints"] == 2
     assert about[1]["n_tokens"] > 0
+    config = validated(EvaluateConfig, {**settings, **asked, "training": training}, origin="test")
+    trained = ready_task(config, "howdy-completion", "recall").model
+    assert trained == config.model.model_copy(update={"name": trained.name})
+    assert trained.name != config.model.name
