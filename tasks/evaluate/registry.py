@@ -20,6 +20,7 @@ from tasks.evaluate.method import Method, MethodScores, PreparedTask
 from tasks.evaluate.rapidin import RapidIn
 from tasks.evaluate.readout_method import ReadoutGradientMethod
 from tasks.evaluate.rise_method import RiseMethod
+from tasks.evaluate.sentence_embedding import SentenceEmbeddingMethod
 from tasks.evaluate.settings import MethodChoice
 from tasks.evaluate.tracin import TracIn
 from tasks.evaluate.trackstar import TrackStar
@@ -192,6 +193,12 @@ REGISTRY: dict[str, Registered] = {
             ),
         )
     },
+    "sentence-embedding": Registered(
+        "states",
+        "Cosine of whole texts' embeddings, by an encoder that settings name.",
+        SentenceEmbeddingMethod,
+        {},
+    ),
     "bm25": Registered("words", "BM25 over words.", Bm25Method, {}),
     "tf-idf": Registered("words", "Cosine of TF-IDF vectors of words.", TfIdfMethod, {}),
     "length": Registered("controls", "Longer rows first, whatever the query.", LengthMethod, {}),
