@@ -202,7 +202,9 @@ def _where(machine: Mapping[str, Any]) -> str:
     if several:
         return f"of {several} machines, which the column machine of the table costs tells apart"
     words = [str(machine.get("processor") or "")]
-    words += [f"{machine[one]} {one}" for one in ("cores", "threads") if machine.get(one)]
+    words += [
+        count(machine[f"{one}s"], one) for one in ("core", "thread") if machine.get(f"{one}s")
+    ]
     words += [str(machine.get(one) or "") for one in ("gpu", "device")]
     known = shortened(", ".join(word for word in words if word), 120)
     return f"as the machine was ({known})" if known else "as the machine was"

@@ -9,7 +9,6 @@ import psutil
 
 from tasks.evaluate.machine import together
 from tasks.evaluate.measuring import MemoryWatch
-from tasks.evaluate.report_cost import seconds_of_rows
 
 MEGABYTES = 160
 CHILD = f"import time; held = bytearray(b'x') * ({MEGABYTES} * 10**6); time.sleep(0.5)"
@@ -31,12 +30,6 @@ def test_memory_of_a_child_counts():
     with MemoryWatch() as memory:
         subprocess.run([sys.executable, "-c", CHILD], check=True)
     assert memory.peak_bytes > before + 0.8e6 * MEGABYTES
-
-
-def test_a_pool_that_tasks_share_takes_its_seconds_once():
-    lines = [("a", 10.0), ("a", 10.0), ("b", 10.0), ("a", 3.0)]
-    costs = [{"pool": pool, "index_seconds": seconds} for pool, seconds in lines]
-    assert seconds_of_rows(costs) == 23.0
 
 
 def test_several_machines_are_told_as_several():

@@ -56,6 +56,7 @@ def test_scores_are_cosines_of_each_text_embedded_alone(
         ]
     )
     np.testing.assert_allclose(found.scores[:-1], expected, atol=1e-5)
+    assert np.isfinite(found.scores).all()
     assert found.cost.bytes_per_row == 4 * 16
     assert found.cost.n_tokens > 0
     assert "12 tokens at most" in found.notes[0]

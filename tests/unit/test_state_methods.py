@@ -10,6 +10,7 @@ import pytest
 from evaluate_samples import labelled_texts, prepared_task
 
 from rise_ops.baselines.mean_hidden_state import kept_states, mean_state_scores, mean_states
+from tasks import backbone
 from tasks.evaluate import mean_states as mean_states_module
 from tasks.evaluate.mean_states import MeanStateMethod
 from tasks.evaluate.readout_method import ReadoutGradientMethod
@@ -73,6 +74,14 @@ def test_a_query_without_a_completion_scores_nothing_and_is_counted(
         none = method.scores(replace(task, queries=[silent], work=tmp_path / f"{number}" / "c"))
         assert none.scores.shape == (6, 1)
         assert not none.scores.any()
+
+
+def test_loading_the_model_is_told_by_who_loaded_it(tiny_llama: Path, tmp_path: Path) -> None:
+    backbone._load_backbone.cache_clear()
+    for number, method in enumerate((RiseMethod(signature=SMALL), MeanStateMethod())):
+        found = method.scores(prepared_task(tiny_llama, tmp_path / f"{number}" / "a"))
+        assert (found.cost.load_seconds is None) == (number > 0)
+        assert found.cost.index_seconds > 0.0
 
 
 # -------------------------------------------------------------------------------- mean states
