@@ -62,7 +62,7 @@ class MemoryWatch:
 
     def __enter__(self) -> "MemoryWatch":
         if self._device:
-            torch.cuda.init()  # the count cannot be reset before
+            torch.cuda.init()  # type: ignore[no-untyped-call]  # the count cannot be reset before
             torch.cuda.reset_peak_memory_stats(self._device)
         self._sample()
         self.start_bytes = self.peak_bytes

@@ -6,6 +6,8 @@ import time
 
 import numpy as np
 import psutil
+import pytest
+import torch
 
 from tasks.evaluate.machine import together
 from tasks.evaluate.measuring import MemoryWatch
@@ -30,6 +32,17 @@ def test_memory_of_a_child_counts():
     with MemoryWatch() as memory:
         subprocess.run([sys.executable, "-c", CHILD], check=True)
     assert memory.peak_bytes > before + 0.8e6 * MEGABYTES
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_memory_of_a_cuda_device_counts_from_the_start():
+    left = torch.zeros(MEGABYTES * 10**6 // 4, device="cuda")
+    del left
+    with MemoryWatch("cuda") as memory:
+        held = torch.zeros(10**6, device="cuda")
+        del held
+    assert memory.device_peak_bytes is not None
+    assert 4e6 <= memory.device_peak_bytes < 0.8e6 * MEGABYTES
 
 
 def test_several_machines_are_told_as_several():
