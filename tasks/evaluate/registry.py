@@ -15,10 +15,12 @@ from tasks.evaluate.gradient_settings import (
     TrackStarConfig,
     Z0InfConfig,
 )
+from tasks.evaluate.mean_states import MeanStateMethod
 from tasks.evaluate.method import Method, MethodScores, PreparedTask
-from tasks.evaluate.model_methods import MeanStateMethod, ReadoutGradientMethod
 from tasks.evaluate.rapidin import RapidIn
+from tasks.evaluate.readout_method import ReadoutGradientMethod
 from tasks.evaluate.rise_method import RiseMethod
+from tasks.evaluate.sentence_embedding import SentenceEmbeddingMethod
 from tasks.evaluate.settings import MethodChoice
 from tasks.evaluate.tracin import TracIn
 from tasks.evaluate.trackstar import TrackStar
@@ -176,6 +178,26 @@ REGISTRY: dict[str, Registered] = {
     ),
     "mean-hidden-state": Registered(
         "states", "Cosine of mean final hidden states.", MeanStateMethod, {}
+    ),
+    **{
+        f"mean-hidden-state-{name}": Registered(
+            "states", f"Cosine of mean final hidden states, {about}.", MeanStateMethod, fixed
+        )
+        for name, about, fixed in (
+            ("int8", "rows in int8", {"code": "int8"}),
+            ("sign", "rows as one bit a number", {"code": "sign"}),
+            (
+                "centred-sign",
+                "the rows' mean taken off, one bit a number",
+                {"code": "sign", "centre": True},
+            ),
+        )
+    },
+    "sentence-embedding": Registered(
+        "states",
+        "Cosine of whole texts' embeddings, by an encoder that settings name.",
+        SentenceEmbeddingMethod,
+        {},
     ),
     "bm25": Registered("words", "BM25 over words.", Bm25Method, {}),
     "tf-idf": Registered("words", "Cosine of TF-IDF vectors of words.", TfIdfMethod, {}),

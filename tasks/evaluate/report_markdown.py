@@ -10,6 +10,7 @@ import numpy as np
 
 from storage.files import write_bytes
 from tasks.evaluate.closed_loop import Verdict, verdicts
+from tasks.evaluate.report_cost import seconds_of_rows
 from tasks.evaluate.report_data import DECIDING, Contender, Key, Place, Results, read_results
 from tasks.evaluate.report_effects import (
     CONTROL_WORDS,
@@ -333,20 +334,25 @@ def _costs(results: Results) -> str:
         if any(c["method"] == one.name for c in lines)
     ]
     heads = ["method", "a row", "tasks", "rows, all tasks", "queries, all tasks", "tokens/s"]
-    words = "### Cost\n\nSeconds as the machine was, also where other work shared it."
-    made = markdown_table([*heads, "peak memory"], rows)
+    words = (
+        "### Cost\n\nSeconds as the machine was, also where other work shared it, without loading "
+        "the model. What tasks of one pool share counts once. Memory is the largest increase while "
+        "a method ran, the model included where it was loaded then."
+    )
+    made = markdown_table([*heads, "memory increase"], rows)
     return f"{words}\n\n{made}" if rows else ""
 
 
 def _cost(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    increases = [one["increase_bytes"] for one in lines if one["increase_bytes"] is not None]
     speeds = [line["tokens_per_second"] for line in lines if line["tokens_per_second"]]
     return [
         size(float(np.median([line["bytes_per_row"] for line in lines]))),
         str(len(lines)),
-        duration(sum(line["index_seconds"] for line in lines)),
+        duration(seconds_of_rows(lines)),
         duration(sum(line["query_seconds"] for line in lines)),
         number(round(float(np.median(speeds)))) if speeds else "",
-        size(max(line["peak_bytes"] for line in lines)),
+        size(max(increases)) if increases else "",
     ]
 
 

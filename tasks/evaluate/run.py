@@ -214,6 +214,7 @@ def scores_of(
             identity,
             _checked(chosen, placed, progress),
             device=resolve_device(config.runtime.device),
+            pool=mine.parent.name,
             names={"task": ready.texts.name, "paradigm": ready.paradigm, "method": chosen.name},
         )
 
@@ -244,7 +245,7 @@ def _scored(
 
 def _checked(chosen: ChosenMethod, task: PreparedTask, progress: Progress) -> MethodScores:
     """Return a method's scores, checked, with the memory that it took."""
-    with MemoryWatch() as memory:
+    with MemoryWatch(resolve_device(task.runtime.device)) as memory:
         found = chosen.scores(task, progress=progress)
     expected = (len(task.rows), len(task.queries))
     if found.scores.shape != expected or found.scores.dtype != np.float32:
@@ -255,6 +256,12 @@ def _checked(chosen: ChosenMethod, task: PreparedTask, progress: Progress) -> Me
     if not np.isfinite(found.scores).all():
         n_bad = int((~np.isfinite(found.scores)).sum())
         raise FloatingPointError(f"{n_bad} of the scores are not finite")
-    if found.cost.peak_bytes:
+    if found.cost.reused:
         return found
-    return replace(found, cost=replace(found.cost, peak_bytes=memory.peak_bytes))
+    cost = replace(
+        found.cost,
+        start_bytes=memory.start_bytes,
+        peak_bytes=memory.peak_bytes,
+        device_peak_bytes=memory.device_peak_bytes,
+    )
+    return replace(found, cost=cost)

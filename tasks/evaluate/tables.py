@@ -16,7 +16,7 @@ from storage.files import publish_file, read_json, write_json
 from storage.rows import conform, read_table, write_table
 
 RESULTS_FILE = "results.json"
-RESULTS_FORMAT = 1
+RESULTS_FORMAT = 2
 
 
 def _schema(**columns: pa.DataType) -> pa.Schema:
@@ -88,13 +88,26 @@ COSTS_SCHEMA = _schema(
     n_tokens=pa.int64(),
     tokens_per_second_=pa.float64(),
     bytes_per_row=pa.float64(),
-    peak_bytes=pa.int64(),
+    load_seconds_=pa.float64(),
+    start_bytes_=pa.int64(),
+    peak_bytes_=pa.int64(),
+    increase_bytes_=pa.int64(),
+    device_peak_bytes_=pa.int64(),
+    pool=pa.string(),
     device=pa.string(),
+    machine=pa.string(),
     made=pa.string(),
     notes=pa.list_(pa.string()),
 )
-"""What a method took when its scores were made (at the time ``made``, UTC), and its notes. Tokens a
-second are of the rows, null where no model read any; peak memory is the whole process's."""
+"""What a method took when its scores were made (at the time ``made``, UTC), and its notes.
+
+Tokens a second are of the rows, null where no model read any. ``load_seconds``: reading the model,
+which is in no other seconds; null where it was in memory already. ``start_bytes``, ``peak_bytes``:
+resident memory of the whole process when the method began, and at most; ``increase_bytes``: the
+difference, which holds the model only where the method loaded it; ``device_peak_bytes``: tensors on
+a CUDA device. Bytes of memory are null where parts were kept from before. ``pool``: what tasks with
+the same rows and model share, seconds for rows included. ``machine``: where this very result was
+made, as JSON."""
 
 REFUSALS_SCHEMA = _schema(**_CELL, kind=pa.string(), reason=pa.string())
 """Why there are no scores: ``refused``, the method does not run on this task here; ``failed``, it
