@@ -29,7 +29,7 @@ from tasks.evaluate.texts import labelled_digest
 from tasks.progress import NO_PROGRESS, Progress
 
 LOG = logging.getLogger(__name__)
-EFFECTS_VERSION = 1
+EFFECTS_VERSION = 2
 EFFECTS = "counterfactual"
 BANK = "trainings"
 

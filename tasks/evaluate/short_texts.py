@@ -30,12 +30,12 @@ def cut_texts(
 
 
 def with_loss(
-    texts: Sequence[LabelledText], tokenizer: RowTokenizer, *, completion: bool
+    texts: Sequence[LabelledText], tokenizer: RowTokenizer, *, completion: bool, least: int = 1
 ) -> list[int]:
-    """Return the positions of texts that have a predicted token."""
+    """Return the positions of texts that have a predicted token, or as many as ``least``."""
     borders = [text.prompt_chars if completion else 0 for text in texts]
     encoded = tokenizer.encode([text.text for text in texts], borders)
-    return [n for n, row in enumerate(encoded) if max(1, row.first_target) < len(row.ids)]
+    return [n for n, row in enumerate(encoded) if max(1, row.first_target) + least <= len(row.ids)]
 
 
 def balanced(
