@@ -18,6 +18,8 @@ from tasks.evaluate.report_lds import is_level, label_words, p_words
 from tasks.evaluate.report_markdown import write_markdown
 from tasks.evaluate.report_pictures import picture_url, write_pictures
 from tasks.evaluate.report_words import standfirst, title, verdict_words
+from tasks.page.charts import Spot, against_bytes
+from tasks.page.plots import HIGH, TOP
 
 SVG = "{http://www.w3.org/2000/svg}"
 ALL = {"clear": CLEAR, "by-length": BY_LENGTH, "nothing": NOTHING}
@@ -206,6 +208,20 @@ def test_pictures_are_whole_files_that_load_nothing(hostile: Path, tmp_path: Pat
     words = [one.text for one in ET.fromstring(written[0].read_text("utf-8")).iter(f"{SVG}text")]
     assert {"RISE compact", "516 B", "clear"} <= set(words)
     assert picture_url(hostile).startswith("data:image/svg+xml;base64,")
+
+
+def test_points_of_the_same_bytes_stand_side_by_side_and_no_bar_leaves_the_picture():
+    spots = [
+        Spot(n_bytes, value, value - 0.3, value + 0.1, f"m{number}", "", "k1")
+        for number, (n_bytes, value) in enumerate([(0.0, 0.1), (0.0, 0.12), (0.0, 0.5), (600, 0.4)])
+    ]
+    picture = ET.fromstring(str(against_bytes(spots, alt="LDS")))
+    bars = [one for one in picture.iter() if "whisker" in one.get("class", "")]
+    places = [float((one.get("x1") or "").rstrip("%")) for one in bars]
+    assert len(set(places)) == 4
+    assert max(places[:3]) < 20 < places[3]
+    assert max(float(one.get("y1") or 0) for one in bars) < HIGH + TOP  # above the axis
+    assert min(float(one.get("y2") or 0) for one in bars) > 0
 
 
 def test_markdown_stays_between_its_marks(tmp_path: Path):
