@@ -12,18 +12,21 @@ from tasks.page.text import NOTHING, count, duration, listed, number
 Line = Mapping[str, Any]
 
 CONTROL_WORDS = {
-    "same_domain": "control: knowing the label alone",
-    "shuffled": f"control: 0 is expected; mean of {number(N_SHUFFLES)} shuffles, ± one shuffle",
-    "ceiling": "ceiling: Pearson's correlation that the order of rows leaves to reach",
-    "reliability": "reliability of the losses: what a second training foretells of the first",
+    "same_domain": "control: the label alone",
+    "shuffled": "control: about 0",
+    "ceiling": "ceiling",
+    "reliability": "reliability",
 }
 READING = (
     "Rank correlation (Spearman) over the subsets, mean over queries. 95% interval: queries and "
     f"subsets drawn anew together, {number(N_RESAMPLES)} times. p: share of "
     f"{number(N_SHUFFLES)} shuffles of a method's scores among the rows with an LDS as high, after "
-    "Holm's correction for the number of methods. ≈ level with the best, and above, below or level "
-    "with the label alone: by the interval of the difference on the same resamples. A method below "
-    "the label alone has found topics, not influence."
+    "Holm's correction for the number of methods (a control's p is not corrected). ≈ level with "
+    "the best, and above, below or level with the label alone: by the interval of the difference "
+    "on the same resamples. A method below the label alone has found topics, not influence. "
+    "Shuffled scores: mean of the shuffles, ± one of them. Ceiling: correlation (Pearson) of a "
+    "method that foretells all but what the order of rows does. Reliability of the losses: what a "
+    "second training of the same subsets foretells of the first; no bound for methods."
 )
 """What the columns are; the same under every table."""
 
