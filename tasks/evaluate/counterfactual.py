@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tasks.evaluate.closed_loop import closed_loop
 from tasks.evaluate.counterfactual_config import CounterfactualConfig
-from tasks.evaluate.lds import lds_facts, lds_lines, lds_losses, lds_task
+from tasks.evaluate.lds import lds_facts, lds_lines, lds_losses, lds_task, n_too_short
 from tasks.evaluate.method import LabelledText, MethodRefused, MethodScores, PreparedTask
 from tasks.evaluate.short_texts import MeasureRefused
 from tasks.evaluate.tail_patch import tail_patch_lines
@@ -135,7 +135,7 @@ class _Run:
         small = lds_task(whole, config)
         found = lds_losses(small, config, self._folder, progress=self._progress)
         self.result.lds = lds_lines(small, found, self._scores(small))
-        self.result.facts["lds"] = lds_facts(small, found)
+        self.result.facts["lds"] = lds_facts(small, found, n_too_short(whole, config))
 
     def tail_patch(self) -> None:
         """See `tasks.evaluate.tail_patch`."""

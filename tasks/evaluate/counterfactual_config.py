@@ -28,7 +28,11 @@ class LdsConfig(StageConfig):
     subsets: int = Field(40, ge=3, title="Subsets")
     share: float = Field(0.5, gt=0.0, lt=1.0, title="Share of the rows in a subset")
     repeats: int = Field(
-        6, ge=1, title="Subsets trained twice", description="They say how much is noise."
+        6,
+        ge=2,
+        title="Subsets trained twice",
+        description="They say how much is noise; of one pair alone it cannot be told from what "
+        "another order does to all subsets alike, which is none.",
     )
     seed: int = Field(7, ge=0, lt=2**32, title="Seed of rows and subsets")
     training: TrainingConfig = Field(SHORT, title="Training")

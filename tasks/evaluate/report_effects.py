@@ -8,6 +8,14 @@ from markupsafe import Markup
 
 from tasks.evaluate.closed_loop import DEVIATIONS_TO_PASS, Apart, Verdict, verdicts
 from tasks.evaluate.report_data import Place, Results
+from tasks.evaluate.report_lds import (
+    CONTROL_WORDS,
+    READING,
+    is_level,
+    label_words,
+    p_words,
+    trained_words,
+)
 from tasks.evaluate.report_tasks import method_cell
 from tasks.evaluate.report_words import ends_of, figure_of
 from tasks.page.charts import interval
@@ -18,11 +26,6 @@ from tasks.page.text import NOTHING, count, number, percent
 
 Line = Mapping[str, Any]
 
-CONTROL_WORDS = {
-    "same_domain": "control: knowing the label alone",
-    "shuffled": "control: must be 0 but for noise",
-    "noise_floor": "noise floor: what could be reached",
-}
 ARMS = ("base", "random", "oracle")
 
 
@@ -58,27 +61,29 @@ def _lds(results: Results, place: Place) -> Markup | None:
         (line for line in lines if line["kind"] == "method"), key=lambda line: -_value(line)
     )
     controls = [line for line in lines if line["kind"] != "method"]
-    low = min(0.0, *(_value(line) for line in lines), *(line["low"] or 0.0 for line in own))
+    low = min(0.0, *(_value(line) for line in lines), *(line["low"] or 0.0 for line in lines))
     columns = [Column("method"), Column("LDS", "number"), Column("", "picture")]
-    columns += [Column("± over subsets", "number")]
+    columns += [Column(name, "number") for name in ("± over subsets", "p (Holm)")]
+    columns.append(Column("to the label alone"))
     rows = [
         [
             _lds_name(results, line),
             _with_ends(line),
             _bar(results, line, low),
             figure_of(line["deviation"]),
+            p_words(line),
+            label_words(line),
         ]
         for line in (*own, *controls)
     ]
-    first = lines[0]
-    note = (
-        "LDS: does the sum of a method's scores over a random half of the rows foretell a query's "
-        "loss after training on it? Rank correlation over "
-        f"{count(first['n_subsets'], 'subset')}, mean over {_queries(first['n_queries'])}, 95% "
-        "interval over queries. Methods score the short texts that were trained on."
+    asked = (
+        "LDS: does the sum of a method's scores over a random subset of the rows foretell a "
+        f"query's loss after training on it? {READING} Methods score the short texts that were "
+        "trained on."
     )
     made = table(columns, rows, caption=f"LDS on {place.name}", stacks=True)
-    return tag("div", tag("h4", "Linear datamodeling score"), made, tag("p", note, class_="note"))
+    notes = [tag("p", note, class_="note") for note in (asked, trained_words(results, place, own))]
+    return tag("div", tag("h4", "Linear datamodeling score"), made, *notes)
 
 
 def _lds_name(results: Results, line: Line) -> Content:
@@ -94,7 +99,7 @@ def _value(line: Line) -> float:
 
 def _with_ends(line: Line) -> Content:
     ends = ends_of(line["low"], line["high"])
-    value = figure_of(line["value"])
+    value = figure_of(line["value"]) + (" ≈" if is_level(line) else "")
     return joined(value, " ", tag("span", ends, class_="aside")) if ends else value
 
 

@@ -12,11 +12,14 @@ from storage.files import write_bytes
 from tasks.evaluate.closed_loop import Verdict, verdicts
 from tasks.evaluate.report_cost import seconds_of_rows
 from tasks.evaluate.report_data import DECIDING, Contender, Key, Place, Results, read_results
-from tasks.evaluate.report_effects import (
+from tasks.evaluate.report_effects import budget_words, mean_of, tail_words
+from tasks.evaluate.report_lds import (
     CONTROL_WORDS,
-    budget_words,
-    mean_of,
-    tail_words,
+    READING,
+    is_level,
+    label_words,
+    p_words,
+    trained_words,
 )
 from tasks.evaluate.report_words import (
     ends_of,
@@ -211,12 +214,29 @@ def _lds(results: Results) -> str:
             CONTROL_WORDS.get(line["kind"], "method"),
             _with_ends(line),
             figure_of(line["deviation"]),
+            p_words(line),
+            label_words(line),
             f"{line['n_subsets']}, {line['n_queries']}",
         ]
         for line in sorted(results.tables.lds.to_pylist(), key=_best_first)
     ]
-    heads = ["method", "task", "is", "LDS (95 %)", "± over subsets", "subsets, queries"]
-    return f"### LDS\n\n{markdown_table(heads, rows, n_texts=3)}" if rows else ""
+    if not rows:
+        return ""
+    heads = ["method", "task", "is", "LDS (95 %)", "± over subsets", "p (Holm)"]
+    heads += ["to the label alone", "subsets, queries"]
+    made = markdown_table(heads, rows, n_texts=3)
+    return "\n\n".join(["### LDS", made, READING, *_trained(results)])
+
+
+def _trained(results: Results) -> list[str]:
+    """Return what was trained for LDS, a paragraph a task."""
+    found = []
+    for place in results.places:
+        lines = [line for line in results.rows_of("lds", place) if line["kind"] == "method"]
+        words = trained_words(results, place, lines) if lines else ""
+        if words:
+            found.append(f"{_text(place.name)}: {_text(words)}")
+    return found
 
 
 def _best_first(line: Mapping[str, Any]) -> tuple[str, str, bool, float]:
@@ -225,7 +245,7 @@ def _best_first(line: Mapping[str, Any]) -> tuple[str, str, bool, float]:
 
 
 def _with_ends(line: Mapping[str, Any]) -> str:
-    value = figure_of(line["value"])
+    value = figure_of(line["value"]) + (" ≈" if is_level(line) else "")
     ends = ends_of(line["low"], line["high"])
     return f"{value} ({ends})" if ends else value
 

@@ -30,10 +30,11 @@ def cut_texts(
 
 
 def with_loss(
-    texts: Sequence[LabelledText], tokenizer: RowTokenizer, *, completion: bool
+    texts: Sequence[LabelledText], tokenizer: RowTokenizer, *, completion: bool, least: int = 1
 ) -> list[int]:
-    """Return the positions of texts that have a predicted token."""
-    return np.flatnonzero(predicted_tokens(texts, tokenizer, completion=completion)).tolist()
+    """Return the positions of texts that have a predicted token, or as many as ``least``."""
+    n_predicted = predicted_tokens(texts, tokenizer, completion=completion)
+    return np.flatnonzero(n_predicted >= least).tolist()
 
 
 def predicted_tokens(

@@ -144,11 +144,23 @@ LDS_SCHEMA = _schema(
     low_=pa.float64(),
     high_=pa.float64(),
     deviation_=pa.float64(),
+    p_=pa.float64(),
+    p_holm_=pa.float64(),
+    to_best_low_=pa.float64(),
+    to_best_high_=pa.float64(),
+    to_label_low_=pa.float64(),
+    to_label_high_=pa.float64(),
+    n_constant_=pa.int32(),
     n_queries=pa.int32(),
     n_subsets=pa.int32(),
 )
-"""Linear datamodeling score, interval over queries, deviation over subsets. ``kind``: ``method``,
-or a control (then ``method`` names it): ``shuffled``, ``same_domain``, ``noise_floor``."""
+"""Linear datamodeling score, its 95 % interval over queries and subsets drawn together, deviation
+over subsets. ``p``: share of shuffles of the rows' scores that are as high; ``p_holm``: corrected
+for the number of methods. ``to_best_*``, ``to_label_*``: interval of the difference to the best
+method and to ``same_domain``, on the same resamples. ``n_constant``: queries that count as 0, as
+all their predictions or losses are equal. ``kind``: ``method``, or a control (then ``method`` names
+it): ``same_domain``; ``shuffled``, whose deviation is that of one shuffle; ``ceiling`` and
+``reliability``, of the ``n_subsets`` that were trained twice."""
 
 TAIL_PATCH_SCHEMA = _schema(
     **_CELL,

@@ -25,7 +25,7 @@ from tasks.evaluate.counterfactual_config import (
     LdsConfig,
     TailPatchConfig,
 )
-from tasks.evaluate.lds import lds_task
+from tasks.evaluate.lds import LEAST_PREDICTED, lds_task, n_too_short
 from tasks.evaluate.loss_bank import LossBank, Training
 from tasks.evaluate.method import Cost, LabelledText, MethodRefused, MethodScores, PreparedTask
 from tasks.evaluate.short_texts import balanced, cut_texts
@@ -94,7 +94,14 @@ def test_known_scores_win_everywhere_and_turned_ones_lose(
     assert lds["method", "turned"] == pytest.approx(-lds["method", "known"])
     assert lds["same_domain", "same label"] > 0.5
     assert abs(lds["shuffled", "shuffled scores of known"]) < 1 / np.sqrt(8)
-    assert lds["noise_floor", "all but the noise"] > 0.9
+    assert lds["ceiling", "all but the noise"] > 0.9
+    lines = {line["method"]: line for line in found.lds}
+    assert lines["known"]["p"] == lines["known"]["p_holm"] / 2 < 0.05
+    assert lines["turned"]["p_holm"] > 0.9
+    assert lines["known"]["to_best_low"] is None
+    assert lines["turned"]["to_best_high"] < 0
+    assert lines["turned"]["to_label_high"] < 0
+    assert lines["same label"]["p"] < 0.05
     patch = {line["method"]: line for line in found.tail_patch}
     assert patch["known"]["value"] > patch["known"]["random"] > patch["turned"]["value"]
     assert patch["known"]["above_low"] > 0 > patch["turned"]["above_high"]
@@ -117,7 +124,8 @@ def _lines_fit_the_tables(found: Counterfactual) -> None:
     for name in ("lds", "tail_patch", "closed_loop", "refusals"):
         lines = [place | line for line in getattr(found, name)]
         assert lines_table(name, lines).num_rows == len(lines) > 0
-    assert json.loads(json.dumps(found.facts))["lds"]["rows_a_subset"] == 6
+    facts = json.loads(json.dumps(found.facts))["lds"]
+    assert (facts["rows_a_subset"], facts["repeated"], facts["queries_too_short"]) == (6, 2, 0)
 
 
 def test_arms_have_one_budget_and_take_what_they_say(task: PreparedTask, tmp_path: Path) -> None:
@@ -170,7 +178,8 @@ def test_a_further_method_costs_only_what_no_other_chose(
     again = counterfactual(TrainedTask(task, task), {"known": known, "same": known}, CONFIG, folder)
     kept = [line for line in again.closed_loop if line["method"] != "same"]
     assert kept == first.closed_loop
-    assert again.lds[0] == first.lds[0]
+    corrected = {"p_holm": 2 * first.lds[0]["p"]}  # for two methods now
+    assert again.lds[0] == first.lds[0] | corrected
 
 
 class DiedError(Exception):
@@ -263,6 +272,21 @@ def test_too_small_a_task_says_what_to_change(task: PreparedTask) -> None:
     masked = [LabelledText(own.text_id, own.text, len(own.text), own.label) for own in task.queries]
     with pytest.raises(ValueError, match=r"found 12 and 0\. Raise lds\.training\.max_tokens"):
         lds_task(replace(task, queries=masked), CONFIG.lds or LdsConfig())
+
+
+def test_queries_of_a_few_predicted_tokens_are_not_drawn(task: PreparedTask) -> None:
+    config = (CONFIG.lds or LdsConfig()).model_copy(update={"queries": 8})
+    tokenizer = load_tokenizer(task.model)
+    whole = lds_task(task, config)
+    assert n_too_short(task, config) == 0
+    for n_left, expected in ((LEAST_PREDICTED, 8), (LEAST_PREDICTED - 1, 7)):
+        first = task.queries[0]
+        ends = tokenizer.ends([first.text], n_tokens=16 - n_left)
+        brief = replace(first, prompt_chars=ends[0])
+        changed = replace(task, queries=[brief, *task.queries[1:]])
+        assert n_too_short(changed, config) == 8 - expected
+        assert len(lds_task(changed, config).queries) == expected
+    assert len(whole.queries) == 8
 
 
 def test_a_target_that_no_query_has_is_refused(task: PreparedTask, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def settings(folder: Path, model: Path, **changes: object) -> EvaluateConfig:
         "measures": {"cuts": [5]},
         "runtime": {"device": "cpu"},
         "counterfactual": {
-            "lds": {"rows": 8, "queries": 4, "subsets": 4, "repeats": 1, "training": TRAINING},
+            "lds": {"rows": 8, "queries": 4, "subsets": 4, "repeats": 2, "training": TRAINING},
             "tail_patch": {"rows": 3, "queries": 2, "random_draws": 1, "training": TRAINING},
             "closed_loop": {"tokens": 100, "seeds": 2, "held_out": 3, "training": TRAINING},
         },
@@ -89,7 +89,7 @@ def test_a_measure_that_cannot_be_taken_is_said_and_the_others_are_taken(
     tiny_llama: Path, tmp_path: Path
 ) -> None:
     measures = {
-        "lds": {"rows": 8, "queries": 4, "subsets": 4, "repeats": 1, "training": TRAINING},
+        "lds": {"rows": 8, "queries": 4, "subsets": 4, "repeats": 2, "training": TRAINING},
         "tail_patch": {"rows": 500, "queries": 2, "training": TRAINING},
         "closed_loop": {"target": "c", "tokens": 100, "held_out": 3, "training": TRAINING},
     }
@@ -104,7 +104,7 @@ def test_a_measure_that_cannot_be_taken_is_said_and_the_others_are_taken(
 def test_lds_draws_from_the_whole_task_whatever_the_limits(
     tiny_llama: Path, tmp_path: Path
 ) -> None:
-    lds = {"rows": 8, "queries": 4, "subsets": 3, "repeats": 1, "training": TRAINING}
+    lds = {"rows": 8, "queries": 4, "subsets": 3, "repeats": 2, "training": TRAINING}
     config = settings(
         tmp_path,
         tiny_llama,
@@ -121,7 +121,7 @@ def test_lds_draws_from_the_whole_task_whatever_the_limits(
 def test_a_training_that_diverges_is_said(tiny_llama: Path, tmp_path: Path) -> None:
     wild = {**TRAINING, "learning_rate": 1e30, "clip": 1e30}
     measures = {
-        "lds": {"rows": 8, "queries": 4, "subsets": 3, "repeats": 1, "training": wild},
+        "lds": {"rows": 8, "queries": 4, "subsets": 3, "repeats": 2, "training": wild},
         "tail_patch": None,
         "closed_loop": None,
     }
