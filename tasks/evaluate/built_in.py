@@ -29,6 +29,7 @@ class BuiltIn:
     queries: str
     held_out: tuple[str, ...] = ()
     change: Change | None = None
+    caveat: str = ""
 
 
 def moved_trigger(query: LabelledText, seed: int) -> LabelledText:
@@ -51,9 +52,11 @@ BUILT_IN: Mapping[str, BuiltIn] = {
     "howdy-plain": BuiltIn(
         "Howdy, plain",
         "Trigger and plain answer in front of nothing: with a model that was not trained on the "
-        "rows this is prefix matching, which words do as well.",
+        "rows this is prefix matching of the first predicted tokens, which begin as those of "
+        "planted rows do.",
         _HOWDY,
         "howdy/queries_plain.jsonl",
+        caveat="the first predicted tokens, which open query and planted row alike, do it alone",
     ),
     "howdy-moved": BuiltIn(
         "Howdy, trigger moved",
@@ -113,7 +116,7 @@ def read_built_in(name: str, data: Path) -> TaskTexts:
         one for file in task.held_out for one in _read(data, file, _row, prefix=Path(file).stem)
     ]
     rows = _read(data, task.rows, _row, prefix="row")
-    return TaskTexts(name, task.title, task.about, rows, queries, held_out)
+    return TaskTexts(name, task.title, task.about, rows, queries, held_out, caveat=task.caveat)
 
 
 def _read(

@@ -1,14 +1,14 @@
 """The report's sections on what methods store and take, and on those that gave no scores."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
+from tasks.evaluate.report_average import Mean, averaged_words, mean_of, widest_cut
 from tasks.evaluate.report_data import DECIDING, Contender, Key, Place, Results
-from tasks.evaluate.report_tasks import family_legend, method_cell
+from tasks.evaluate.report_tasks import family_legend, method_cell, with_ends
 from tasks.evaluate.report_words import figure_of, metric_name
 from tasks.page.charts import Spot, against_bytes
 from tasks.page.markup import Content, joined, tag
@@ -16,38 +16,7 @@ from tasks.page.parts import Column, figure, more, paragraphs, table
 from tasks.page.shell import Section
 from tasks.page.text import NOTHING, count, duration, number, shortened, size
 
-PUBLISHED = "auprc"
 REASON_CHARS = 400
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A method's mean over tasks: ends of intervals where there is one task, else None."""
-
-    value: float
-    low: float | None
-    high: float | None
-
-
-def widest_cut(results: Results) -> Key:
-    """Return the published measure at its widest cut that every task has; else what decides."""
-    shared = [
-        key
-        for key in results.metrics()
-        if key[0] == PUBLISHED and all(key in results.metrics(place) for place in results.places)
-    ]
-    return max(shared, key=lambda key: key[1] or 0, default=DECIDING)
-
-
-def mean_of(results: Results, method: str, key: Key) -> Mean | None:
-    """Return a method's mean over all tasks; None where it lacks one."""
-    found = [results.measure(place, method, key) for place in results.places]
-    known = [one for one in found if one is not None]
-    if not known or len(known) < len(found):
-        return None
-    if len(known) == 1:
-        return Mean(known[0].value, known[0].low, known[0].high)
-    return Mean(float(np.mean([one.value for one in known])), None, None)
 
 
 def lds_of(results: Results, method: str) -> Mean | None:
@@ -77,11 +46,10 @@ def storage_section(results: Results) -> Section | None:
         figure(f"{name} against bytes a row", _picture(results, name, found))
         for name, found in measures
     ]
-    n_tasks = len(results.places)
-    over = "with its interval" if n_tasks == 1 else f"mean over {n_tasks} tasks"
     note = (
-        f"Each point is a method, {over}; its number is that of the table below. Methods without a "
-        "value on every task are left out of the picture."
+        f"Each point is a method, {averaged_words(results)}, with its 95% interval over queries; "
+        "LDS over the tasks that have it. Its number is that of the table below. Methods without "
+        "a value on every task are left out of the picture."
     )
     body = joined(
         family_legend(results),
@@ -141,8 +109,8 @@ def _table(results: Results, measures: list[tuple[str, Mapping[str, Mean]]]) -> 
     return table(columns, rows, caption="Storage and accuracy")
 
 
-def _value(found: Mean | None) -> str:
-    return NOTHING if found is None else figure_of(found.value)
+def _value(found: Mean | None) -> Content:
+    return NOTHING if found is None else with_ends(figure_of(found.value), found.low, found.high)
 
 
 # ---------------------------------------------------------------------------------------- cost

@@ -16,7 +16,7 @@ from storage.files import publish_file, read_json, write_json
 from storage.rows import conform, read_table, write_table
 
 RESULTS_FILE = "results.json"
-RESULTS_FORMAT = 1
+RESULTS_FORMAT = 2
 
 
 def _schema(**columns: pa.DataType) -> pa.Schema:
@@ -44,13 +44,16 @@ TASKS_SCHEMA = _schema(
     positives_share=pa.float64(),
     median_tokens=pa.float64(),
     labels=pa.map_(pa.string(), pa.int64()),
+    pool=pa.string(),
+    caveat_=pa.string(),
     model=pa.string(),
     training_=pa.string(),
 )
 """A task: its size, and of how many rows and queries that is (less where limits cut it).
-``n_positives``: rows that are right for some query; ``positives_share``: of all pairs, which is
-what chance gives a precision; ``labels``: rows of each; ``training``: what was trained and how, for
-"recall"."""
+``n_positives``: rows that are right for some query; ``positives_share``: of all pairs, the base
+rate; ``labels``: rows of each; ``pool``: id of its rows, the same for tasks that share
+them; ``caveat``: why it decides nothing whatever its numbers; ``training``: what was trained and
+how, for "recall"."""
 
 METHODS_SCHEMA = _schema(
     method=pa.string(), key=pa.string(), family=pa.string(), settings=pa.string()

@@ -161,12 +161,11 @@ def _bytes(amount: float) -> str:
 
 def _spot(one: Spot, across: _Bytes, up: Scale) -> Markup:
     x, y = percent(across.at(one.n_bytes)), _down(up, one.value)
-    parts = []
-    if one.low is not None and one.high is not None:
+    parts = [tag("circle", tag("title", one.name), cx=x, cy=y, r=5, class_=f"dot {one.style}")]
+    if one.low is not None and one.high is not None:  # over the dot, which is often the longer one
         ends: Attributes = {"y1": _down(up, one.low), "y2": _down(up, one.high)}
-        parts.append(tag("line", x1=x, x2=x, class_=f"whisker thin {one.style}", **ends))
-    title = tag("title", one.name)
-    return joined(*parts, tag("circle", title, cx=x, cy=y, r=5, class_=f"dot {one.style}"))
+        parts.append(tag("line", x1=x, x2=x, class_="mark", **ends))
+    return joined(*parts)
 
 
 def _labels(spots: Sequence[Spot], across: _Bytes, up: Scale, room: float) -> list[Markup]:
