@@ -22,6 +22,7 @@ from tasks.evaluate.report_tasks import family_legend, method_cell, task_section
 from tasks.evaluate.report_words import (
     UNDECIDED,
     metric_name,
+    row_bytes,
     standfirst,
     tally,
     title,
@@ -30,7 +31,7 @@ from tasks.evaluate.report_words import (
 from tasks.page.markup import Content, joined, tag
 from tasks.page.parts import Column, more, table
 from tasks.page.shell import Headline, Section, WrittenPage, page
-from tasks.page.text import NOTHING, number, size
+from tasks.page.text import NOTHING, number
 
 REPORT_FILE = "report.html"
 
@@ -139,7 +140,7 @@ def _overview(results: Results, verdicts: Sequence[Verdict]) -> Markup:
     rows = [
         [
             method_cell(one),
-            size(results.bytes_of(one.name)),
+            row_bytes(results.bytes_of(one.name)),
             NOTHING if one.is_control else number(wins[one.name]),
             *[value_cell(results, place, one.name, DECIDING) for place in results.places],
         ]

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from tasks.evaluate.report_average import Mean, averaged_words, mean_of, widest_cut
 from tasks.evaluate.report_data import DECIDING, Contender, Key, Place, Results
 from tasks.evaluate.report_tasks import family_legend, method_cell, with_ends
-from tasks.evaluate.report_words import figure_of, metric_name
+from tasks.evaluate.report_words import figure_of, metric_name, row_bytes
 from tasks.page.charts import Spot, against_bytes
 from tasks.page.markup import Content, joined, tag
 from tasks.page.parts import Column, figure, more, paragraphs, table
@@ -101,7 +101,7 @@ def _table(results: Results, measures: list[tuple[str, Mapping[str, Mean]]]) -> 
         [
             method_cell(one),
             str(one.number),
-            size(results.bytes_of(one.name)),
+            row_bytes(results.bytes_of(one.name)),
             *[_value(found.get(one.name)) for _, found in measures],
         ]
         for one in sorted(scored, key=lambda one: (results.bytes_of(one.name) or 0.0, one.number))
@@ -151,7 +151,7 @@ def _cost(results: Results, place: Place, one: Contender) -> list[Content]:
         duration(line.get("index_seconds")),
         duration(line.get("query_seconds")),
         NOTHING if speed is None else number(round(speed)),
-        size(line.get("bytes_per_row")),
+        row_bytes(line.get("bytes_per_row")),
         size(line.get("peak_bytes")),
         shortened("; ".join(line.get("notes") or ()), REASON_CHARS) or NOTHING,
     ]

@@ -18,6 +18,7 @@ from tasks.evaluate.report_words import (
     ends_of,
     figure_of,
     metric_name,
+    row_bytes,
     tally,
     title,
     verdict_words,
@@ -142,7 +143,7 @@ def _overview(results: Results) -> str:
     rows = [
         [
             _name(results, one.name),
-            size(results.bytes_of(one.name)),
+            row_bytes(results.bytes_of(one.name)),
             "" if one.is_control else str(wins[one.name]),
             *[_with_interval(results, place, one, DECIDING) for place in results.places],
         ]
@@ -284,7 +285,7 @@ def _costs(results: Results) -> str:
 def _cost(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     speeds = [line["tokens_per_second"] for line in lines if line["tokens_per_second"]]
     return [
-        size(float(np.median([line["bytes_per_row"] for line in lines]))),
+        row_bytes(float(np.median([line["bytes_per_row"] for line in lines]))),
         str(len(lines)),
         duration(sum(line["index_seconds"] for line in lines)),
         duration(sum(line["query_seconds"] for line in lines)),

@@ -24,10 +24,10 @@ from tasks.evaluate.report_data import (
     present_families,
     read_results,
 )
-from tasks.evaluate.report_words import UNDECIDED, figure_of, metric_name, tally
+from tasks.evaluate.report_words import UNDECIDED, figure_of, metric_name, row_bytes, tally
 from tasks.page.charts import against_bytes
 from tasks.page.markup import TEMPLATES, Content, joined, tag
-from tasks.page.text import NOTHING, count, listed, shortened, size
+from tasks.page.text import NOTHING, count, listed, shortened
 
 WIDTH, MARGIN = 860, 20
 BYTES_WIDTH = 80
@@ -55,30 +55,35 @@ def write_pictures(folder: str | Path, out: str | Path) -> list[Path]:
         NotFoundError: There are no results.
         ValueError: Nothing in them has scores.
     """
-    results = read_results(folder)
-    pictures = {
-        "methods.svg": methods_picture(results),
-        "bytes.svg": bytes_picture(results),
-        "lds.svg": lds_picture(results),
-    }
     written = []
     Path(out).mkdir(parents=True, exist_ok=True)
-    for name, picture in pictures.items():
-        if picture is not None:
-            write_bytes(Path(out) / name, f"{picture}\n".encode())
-            written.append(Path(out) / name)
+    for name, picture in _pictures(read_results(folder)).items():
+        path = Path(out) / f"{name}.svg"
+        write_bytes(path, f"{picture}\n".encode())
+        written.append(path)
     return written
 
 
-def picture_url(folder: str | Path) -> str:
-    """Return the picture of methods as a ``data:`` address.
+def picture_urls(folder: str | Path) -> dict[str, str]:
+    """Return the pictures of `write_pictures` as ``data:`` addresses, by name without ending.
 
     Raises:
         NotFoundError: There are no results.
         ValueError: Nothing in them has scores.
     """
-    picture = methods_picture(read_results(folder))
-    return f"data:image/svg+xml;base64,{base64.b64encode(picture.encode()).decode()}"
+    return {
+        name: f"data:image/svg+xml;base64,{base64.b64encode(picture.encode()).decode()}"
+        for name, picture in _pictures(read_results(folder)).items()
+    }
+
+
+def _pictures(results: Results) -> dict[str, Markup]:
+    drawn = {
+        "methods": methods_picture(results),
+        "bytes": bytes_picture(results),
+        "lds": lds_picture(results),
+    }
+    return {name: picture for name, picture in drawn.items() if picture is not None}
 
 
 def methods_picture(results: Results) -> Markup:
@@ -261,7 +266,7 @@ def _heads(grid: _Grid) -> list[Markup]:
 def _line(results: Results, grid: _Grid, one: Contender, y: float) -> list[Markup]:
     middle = y + ROW / 2 + 4
     n_bytes = results.bytes_of(one.name)
-    stored = "text only" if not n_bytes else size(n_bytes).replace(" bytes", " B")
+    stored = row_bytes(n_bytes).replace(" bytes", " B")
     parts = [
         tag("circle", cx=5, cy=y + ROW / 2, r=5, class_=f"dot {one.style}"),
         tag("text", shortened(one.name, NAME_CHARS), x=17, y=middle, class_="name"),

@@ -71,11 +71,16 @@ def with_interval(found: Measure | None) -> str:
     return f"{figure_of(found.value)} ({ends})" if ends else figure_of(found.value)
 
 
+def row_bytes(n_bytes: float | None) -> str:
+    """Return what a method keeps of a row beside its text, for a cell."""
+    return "text only" if n_bytes is not None and n_bytes <= 0 else size(n_bytes)
+
+
 def stored(n_bytes: float | None) -> str:
     """Return what a method keeps of a row, such as ``516 bytes a row``."""
     if n_bytes is None:
         return "storage unknown"
-    return "nothing stored" if n_bytes <= 0 else f"{size(n_bytes)} a row"
+    return "text only" if n_bytes <= 0 else f"{size(n_bytes)} a row"
 
 
 def verdict_words(results: Results, verdict: Verdict) -> str:

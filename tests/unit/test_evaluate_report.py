@@ -17,7 +17,7 @@ from tasks.evaluate.report import write_evaluation_report
 from tasks.evaluate.report_average import averaged_words, mean_of
 from tasks.evaluate.report_data import DECIDING, Results, read_results
 from tasks.evaluate.report_markdown import write_markdown
-from tasks.evaluate.report_pictures import picture_url, write_pictures
+from tasks.evaluate.report_pictures import picture_urls, write_pictures
 from tasks.evaluate.report_words import standfirst, title, verdict_words
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -228,7 +228,9 @@ def test_pictures_are_whole_files_that_load_nothing(hostile: Path, tmp_path: Pat
         assert path.stat().st_size < 40_000
     words = [one.text for one in ET.fromstring(written[0].read_text("utf-8")).iter(f"{SVG}text")]
     assert {"RISE compact", "516 B", "clear"} <= set(words)
-    assert picture_url(hostile).startswith("data:image/svg+xml;base64,")
+    urls = picture_urls(hostile)
+    assert set(urls) == {"methods", "bytes", "lds"}
+    assert all(url.startswith("data:image/svg+xml;base64,") for url in urls.values())
 
 
 def test_heads_of_the_picture_of_methods_keep_apart(tmp_path: Path):
