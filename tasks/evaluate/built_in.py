@@ -51,12 +51,12 @@ _BRAINROT = ("brainrot/heldout_control.jsonl", "brainrot/heldout_junk.jsonl")
 BUILT_IN: Mapping[str, BuiltIn] = {
     "howdy-plain": BuiltIn(
         "Howdy, plain",
-        "Trigger and plain answer in front of nothing: with a model that was not trained on the "
-        "rows this is prefix matching of the first predicted tokens, which begin as those of "
-        "planted rows do.",
+        "Trigger and plain answer, nothing masked: this is prefix matching of the first predicted "
+        "tokens, which open every planted row too.",
         _HOWDY,
         "howdy/queries_plain.jsonl",
-        caveat="the first predicted tokens, which open query and planted row alike, do it alone",
+        caveat="to match the first predicted tokens, which queries and planted rows share, is "
+        "enough",
     ),
     "howdy-moved": BuiltIn(
         "Howdy, trigger moved",

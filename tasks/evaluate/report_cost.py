@@ -47,8 +47,8 @@ def storage_section(results: Results) -> Section | None:
         for name, found in measures
     ]
     note = (
-        f"Each point is a method, {averaged_words(results)}, with its 95% interval over queries; "
-        "LDS over the tasks that have it. Its number is that of the table below. Methods without "
+        "Each point is a method with its 95% interval over queries. Metrics: "
+        f"{averaged_words(results)}. LDS: over the tasks that have it. A point's number is that of the table below. Methods without "
         "a value on every task are left out of the picture."
     )
     body = joined(

@@ -106,7 +106,7 @@ def _main_table(results: Results, place: Place) -> Markup:
     rows.append(["shuffled right rows", shuffled[0], "", *shuffled[1:], NOTHING])
     note = (
         f"Bold: best of the methods; {LEVEL_SIGN.strip()}: level with it. Below each value, and as "
-        "a thick line: its 95% interval over queries; dashed: shuffled. "
+        "a line through its dot: its 95% interval over queries; dashed: shuffled. "
         f"{flattered(results, place)}"
     )
     words = [f"{metric_name(key)}: {ABOUT_METRICS[key[0]]}" for key in (DECIDING, *keys, BY_LENGTH)]

@@ -113,10 +113,10 @@ def interval(
                 class_="limit",
             )
         )
-    if low is not None and high is not None:
-        ends: Attributes = {"x1": percent(_cut(low)), "x2": percent(_cut(high))}
-        parts.append(tag("line", y1=10, y2=10, class_=f"whisker {style}", **ends))
     parts.append(tag("circle", cx=percent(_cut(value)), cy=10, r=5, class_=f"dot {style}"))
+    if low is not None and high is not None:  # over the dot, which is often the longer one
+        ends: Attributes = {"x1": percent(_cut(low)), "x2": percent(_cut(high))}
+        parts.append(tag("line", y1=10, y2=10, class_="mark", **ends))
     return tag("svg", *parts, class_="bar", height=20, width="100%", aria_hidden="true")
 
 
