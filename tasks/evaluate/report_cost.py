@@ -48,8 +48,8 @@ def storage_section(results: Results) -> Section | None:
     ]
     note = (
         "Each point is a method with its 95% interval over queries. Metrics: "
-        f"{averaged_words(results)}. LDS: over the tasks that have it. A point's number is that of the table below. Methods without "
-        "a value on every task are left out of the picture."
+        f"{averaged_words(results)}. LDS: over the tasks that have it. A point's number is "
+        "that of the table below. Methods without a value on every task are left out of the picture."
     )
     body = joined(
         family_legend(results),
