@@ -8,8 +8,8 @@ from tasks.evaluate.report_data import read_results
 from tasks.evaluate.report_pictures import picture_urls
 
 MEASURES: Mapping[str, str] = {
-    "lds": "LDS: methods and controls, 95 % interval over queries",
-    "tail_patch": "Tail-patch: change of log-probability, nats a token, 95 % interval over queries",
+    "lds": "LDS: methods and controls, 95 % intervals",
+    "tail_patch": "Tail-patch: change of log-probability, nats a token, 95 % intervals",
     "closed_loop": "Closed loop: every arm and seed; loss in nats a token",
 }
 PICTURES: Mapping[str, str] = {

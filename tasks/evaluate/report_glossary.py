@@ -19,7 +19,7 @@ WORDS: Mapping[str, str] = {
     "control": "length (longer rows first) and random (any order): no methods, never best; a task "
     "that one of them solves decides nothing",
     "interval": "95% bootstrap interval over queries: how much the mean moves with further queries "
-    "for the same rows, not with other data",
+    "for the same rows, not with other data; what those of trainings are over stands below them",
     "level with": "the 95% interval of the difference to the best method, query by query, "
     "includes 0; not corrected for the number of methods",
     "decides": "a task decides when its best method is above shuffled right rows, no control is "
