@@ -48,8 +48,9 @@ def storage_section(results: Results) -> Section | None:
     ]
     note = (
         "Each point is a method with its 95% interval. Metrics: "
-        f"{averaged_words(results)}; intervals over queries. LDS: over the tasks that have it. A point's number is "
-        "that of the table below. Methods without a value on every task are left out."
+        f"{averaged_words(results)}; intervals over queries. LDS: over the tasks that have it. "
+        "A point's number is that of the table below. Methods without a value on every task are "
+        "left out."
     )
     body = joined(
         family_legend(results),
