@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from prefect import flow
 
-from flows.artifacts import leave_picture, leave_report, leave_table
+from flows.artifacts import leave_report, leave_table
+from flows.evaluate_artifacts import leave_measured
 from flows.failure import explain_failure
 from flows.progress import FlowProgress
 from tasks.evaluate.effects import EffectsReport, scored_methods
 from tasks.evaluate.gather import Gathered
-from tasks.evaluate.report_pictures import picture_url
 from tasks.evaluate.run import Outcome, TaskReport, cells, check_evaluation, method_names
 from tasks.evaluate.settings import EvaluateConfig, Paradigm
 from tasks.page.shell import WrittenPage
@@ -123,7 +123,7 @@ def _leave_summary(
         warnings=[one.summary for one in outcomes if one.reason],
     )
     if gathered.n_results:
-        leave_picture("evaluate-picture", picture_url(gathered.folder), description=headline)
+        leave_measured(gathered.folder, headline=headline)
 
 
 def _shown(line: Mapping[str, object]) -> list[str]:

@@ -29,6 +29,7 @@ class BuiltIn:
     queries: str
     held_out: tuple[str, ...] = ()
     change: Change | None = None
+    caveat: str = ""
 
 
 def moved_trigger(query: LabelledText, seed: int) -> LabelledText:
@@ -50,10 +51,12 @@ _BRAINROT = ("brainrot/heldout_control.jsonl", "brainrot/heldout_junk.jsonl")
 BUILT_IN: Mapping[str, BuiltIn] = {
     "howdy-plain": BuiltIn(
         "Howdy, plain",
-        "Trigger and plain answer in front of nothing: with a model that was not trained on the "
-        "rows this is prefix matching, which words do as well.",
+        "Trigger and plain answer, nothing masked: this is prefix matching of the first predicted "
+        "tokens, which open every planted row too.",
         _HOWDY,
         "howdy/queries_plain.jsonl",
+        caveat="to match the first predicted tokens, which queries and planted rows share, is "
+        "enough",
     ),
     "howdy-moved": BuiltIn(
         "Howdy, trigger moved",
@@ -113,7 +116,7 @@ def read_built_in(name: str, data: Path) -> TaskTexts:
         one for file in task.held_out for one in _read(data, file, _row, prefix=Path(file).stem)
     ]
     rows = _read(data, task.rows, _row, prefix="row")
-    return TaskTexts(name, task.title, task.about, rows, queries, held_out)
+    return TaskTexts(name, task.title, task.about, rows, queries, held_out, caveat=task.caveat)
 
 
 def _read(

@@ -19,6 +19,7 @@ from tasks.evaluate.registry import ChosenMethod, choose_methods
 from tasks.evaluate.run import Outcome, cells, kept_result
 from tasks.evaluate.settings import EvaluateConfig, settings_of
 from tasks.evaluate.tables import Tables, lines_table, write_tables
+from tasks.evaluate.texts import labelled_digest
 from tasks.release_lineage import environment
 
 TABLES = "tables"
@@ -137,6 +138,8 @@ def _task_line(config: EvaluateConfig, ready: ReadyTask) -> dict[str, Any]:
         "positives_share": float(positives.mean()),
         "median_tokens": float(median(ready.lengths)),
         "labels": texts.labels,
+        "pool": labelled_digest(texts.rows),
+        "caveat": texts.caveat or None,
         "model": config.model.name,
         "training": json.dumps(ready.training) if ready.training else None,
     }

@@ -202,7 +202,7 @@ REGISTRY: dict[str, Registered] = {
     "bm25": Registered("words", "BM25 over words.", Bm25Method, {}),
     "tf-idf": Registered("words", "Cosine of TF-IDF vectors of words.", TfIdfMethod, {}),
     "length": Registered("controls", "Longer rows first, whatever the query.", LengthMethod, {}),
-    "random": Registered("controls", "Chance.", RandomMethod, {}),
+    "random": Registered("controls", "Rows in random order.", RandomMethod, {}),
 }
 """Name in settings to method."""
 

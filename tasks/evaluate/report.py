@@ -15,12 +15,14 @@ from tasks.evaluate.report_cost import cost_section, refusals_section, storage_s
 from tasks.evaluate.report_data import DECIDING, Results, Verdict, read_results
 from tasks.evaluate.report_effects import effects_section
 from tasks.evaluate.report_examples import Highlights, choose_examples, examples_section
+from tasks.evaluate.report_glossary import glossary_section, words_link
 from tasks.evaluate.report_highlights import find_highlights
 from tasks.evaluate.report_setup import asked_section, lineage_section
-from tasks.evaluate.report_tasks import family_legend, method_cell, task_section
+from tasks.evaluate.report_tasks import family_legend, method_cell, task_section, value_cell
 from tasks.evaluate.report_words import (
-    figure_of,
+    UNDECIDED,
     metric_name,
+    row_bytes,
     standfirst,
     tally,
     title,
@@ -29,7 +31,7 @@ from tasks.evaluate.report_words import (
 from tasks.page.markup import Content, joined, tag
 from tasks.page.parts import Column, more, table
 from tasks.page.shell import Headline, Section, WrittenPage, page
-from tasks.page.text import NOTHING, number, size
+from tasks.page.text import NOTHING, number
 
 REPORT_FILE = "report.html"
 
@@ -78,6 +80,7 @@ def _drawn(
         examples_section(examples, found, reason),
         cost_section(results),
         refusals_section(results),
+        glossary_section(),
         lineage_section(results),
     ]
     top = _headline(results, verdicts)
@@ -114,10 +117,11 @@ def _verdict_section(results: Results, verdicts: Sequence[Verdict]) -> Section:
     if len(results.places) > 1:
         body += [family_legend(results), _overview(results, verdicts)]
         note = (
-            f"{metric_name(DECIDING)}: {DECIDING_WORDS}. Bold: best of the methods; "
-            "≈: level with it."
+            f"{metric_name(DECIDING)}: {DECIDING_WORDS}, its 95% interval over queries below. "
+            f"Bold: best of the methods; ≈: level with it; {UNDECIDED}: the task decides nothing "
+            "between methods, and is not counted."
         )
-        body.append(tag("p", note, class_="note"))
+        body.append(tag("p", note, " ", words_link(), class_="note"))
     return Section("Result", "Which method to trust", joined(*body))
 
 
@@ -127,27 +131,20 @@ DECIDING_WORDS = "average precision over the whole ranking, mean over queries"
 def _overview(results: Results, verdicts: Sequence[Verdict]) -> Markup:
     wins = tally(verdicts)
     columns = [Column("method"), Column("a row", "number"), Column("best or level", "number")]
-    columns += [Column(place.name, "number") for place in results.places]
+    columns += [
+        Column(one.place.name + ("" if one.decides else f" {UNDECIDED}"), "number")
+        for one in verdicts
+    ]
     scored = [one for one in results.methods if results.bytes_of(one.name) is not None]
     ordered = sorted(scored, key=lambda one: (one.is_control, -wins[one.name], one.number))
     rows = [
         [
             method_cell(one),
-            size(results.bytes_of(one.name)),
+            row_bytes(results.bytes_of(one.name)),
             NOTHING if one.is_control else number(wins[one.name]),
-            *[_cell(results, verdict, one.name) for verdict in verdicts],
+            *[value_cell(results, place, one.name, DECIDING) for place in results.places],
         ]
         for one in ordered
     ]
     made = table(columns, rows, caption="All methods on all tasks")
     return made if len(rows) <= 30 else more("All methods on all tasks", made)
-
-
-def _cell(results: Results, verdict: Verdict, method: str) -> Content:
-    found = results.measure(verdict.place, method, DECIDING)
-    if found is None:
-        return NOTHING
-    value = figure_of(found.value)
-    if verdict.best is not None and method == verdict.best.name:
-        return tag("span", value, class_="best")
-    return f"{value} ≈" if method in {one.name for one in verdict.level} else value

@@ -1,53 +1,22 @@
 """The report's sections on what methods store and take, and on those that gave no scores."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
+from tasks.evaluate.report_average import Mean, averaged_words, mean_of, widest_cut
 from tasks.evaluate.report_data import DECIDING, Contender, Key, Place, Results
-from tasks.evaluate.report_tasks import family_legend, method_cell
-from tasks.evaluate.report_words import figure_of, metric_name
+from tasks.evaluate.report_tasks import family_legend, method_cell, with_ends
+from tasks.evaluate.report_words import figure_of, metric_name, row_bytes
 from tasks.page.charts import Spot, against_bytes
 from tasks.page.markup import Content, joined, tag
 from tasks.page.parts import Column, figure, more, paragraphs, table
 from tasks.page.shell import Section
 from tasks.page.text import NOTHING, count, duration, number, shortened, size
 
-PUBLISHED = "auprc"
 REASON_CHARS = 400
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A method's mean over tasks: ends of intervals where there is one task, else None."""
-
-    value: float
-    low: float | None
-    high: float | None
-
-
-def widest_cut(results: Results) -> Key:
-    """Return the published measure at its widest cut that every task has; else what decides."""
-    shared = [
-        key
-        for key in results.metrics()
-        if key[0] == PUBLISHED and all(key in results.metrics(place) for place in results.places)
-    ]
-    return max(shared, key=lambda key: key[1] or 0, default=DECIDING)
-
-
-def mean_of(results: Results, method: str, key: Key) -> Mean | None:
-    """Return a method's mean over all tasks; None where it lacks one."""
-    found = [results.measure(place, method, key) for place in results.places]
-    known = [one for one in found if one is not None]
-    if not known or len(known) < len(found):
-        return None
-    if len(known) == 1:
-        return Mean(known[0].value, known[0].low, known[0].high)
-    return Mean(float(np.mean([one.value for one in known])), None, None)
 
 
 def lds_of(results: Results, method: str) -> Mean | None:
@@ -77,11 +46,11 @@ def storage_section(results: Results) -> Section | None:
         figure(f"{name} against bytes a row", _picture(results, name, found))
         for name, found in measures
     ]
-    n_tasks = len(results.places)
-    over = "with its interval" if n_tasks == 1 else f"mean over {n_tasks} tasks"
     note = (
-        f"Each point is a method, {over}; its number is that of the table below. Methods without a "
-        "value on every task are left out of the picture."
+        "Each point is a method with its 95% interval. Metrics: "
+        f"{averaged_words(results)}; intervals over queries. LDS: over the tasks that have it. "
+        "A point's number is that of the table below. Methods without a value on every task are "
+        "left out."
     )
     body = joined(
         family_legend(results),
@@ -133,7 +102,7 @@ def _table(results: Results, measures: list[tuple[str, Mapping[str, Mean]]]) -> 
         [
             method_cell(one),
             str(one.number),
-            size(results.bytes_of(one.name)),
+            row_bytes(results.bytes_of(one.name)),
             *[_value(found.get(one.name)) for _, found in measures],
         ]
         for one in sorted(scored, key=lambda one: (results.bytes_of(one.name) or 0.0, one.number))
@@ -141,8 +110,8 @@ def _table(results: Results, measures: list[tuple[str, Mapping[str, Mean]]]) -> 
     return table(columns, rows, caption="Storage and accuracy")
 
 
-def _value(found: Mean | None) -> str:
-    return NOTHING if found is None else figure_of(found.value)
+def _value(found: Mean | None) -> Content:
+    return NOTHING if found is None else with_ends(figure_of(found.value), found.low, found.high)
 
 
 # ---------------------------------------------------------------------------------------- cost
@@ -189,7 +158,7 @@ def _cost(results: Results, place: Place, one: Contender, *, on_device: bool) ->
         duration(line.get("query_seconds")),
         duration(line.get("load_seconds")),
         NOTHING if speed is None else number(round(speed)),
-        size(line.get("bytes_per_row")),
+        row_bytes(line.get("bytes_per_row")),
         size(line.get("increase_bytes")),
         *([size(line.get("device_peak_bytes"))] if on_device else []),
         shortened("; ".join(line.get("notes") or ()), REASON_CHARS) or NOTHING,

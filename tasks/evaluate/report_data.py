@@ -60,6 +60,11 @@ class Place:
         return self.task, self.paradigm
 
     @property
+    def pool(self) -> str:
+        """Which rows it is over: tasks of one pool ask the same rows in other words."""
+        return str(self.line["pool"])
+
+    @property
     def name(self) -> str:
         """For people: the paradigm is said where the model was trained on the pool."""
         return self.task if self.paradigm == "predict" else f"{self.task} ({self.paradigm})"
@@ -82,7 +87,7 @@ class Contender:
 
     @property
     def is_control(self) -> bool:
-        """Length and chance: what a method must beat to mean anything."""
+        """Length and random order: what a method must beat to mean anything."""
         return self.family == CONTROLS
 
 
@@ -99,8 +104,8 @@ class Measure:
     control_deviation: float | None
 
     @property
-    def beats_chance(self) -> bool:
-        """Tell whether the interval lies above what shuffled positives give."""
+    def beats_shuffled(self) -> bool:
+        """Tell whether the interval lies above what shuffled right rows give."""
         if self.control is None:
             return False
         low = self.value if self.low is None else self.low
@@ -109,7 +114,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Standing:
-    """Who is best by a metric, and who cannot be told from the best."""
+    """Which method is best by a metric, and which cannot be told from it; never a control."""
 
     best: str | None
     level: frozenset[str]
@@ -117,26 +122,32 @@ class Standing:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a task says of methods; controls (length, chance) stand aside.
+    """What a task says of methods; controls (length, random order) stand aside.
 
     Attributes:
         place: The task.
         best: The method with the highest value; None where there is none.
         level: Other methods that are level with it, best first.
         controls: Controls that are level with it, or above.
-        beats_chance: The best is above what shuffled positives give.
+        beats_shuffled: The best is above what shuffled right rows give.
     """
 
     place: Place
     best: Contender | None
     level: tuple[Contender, ...]
     controls: tuple[Contender, ...]
-    beats_chance: bool
+    beats_shuffled: bool
+
+    @property
+    def caveat(self) -> str:
+        """Why the task decides nothing whatever its numbers; empty where it may."""
+        return str(self.place.line.get("caveat") or "")
 
     @property
     def decides(self) -> bool:
-        """Tell whether the task shows anything: above chance, and above the controls."""
-        return self.best is not None and self.beats_chance and not self.controls
+        """Tell whether the task can tell methods apart: above the controls, and no caveat."""
+        shown = self.best is not None and self.beats_shuffled and not self.controls
+        return shown and not self.caveat
 
 
 class Results:
@@ -153,7 +164,7 @@ class Results:
             for number, line in enumerate(tables.methods.to_pylist(), start=1)
         ]
         self._by_name = {one.name: one for one in self.methods}
-        self._standings: dict[tuple[str, str, Key, bool], Standing] = {}
+        self._standings: dict[tuple[str, str, Key], Standing] = {}
 
     @property
     def work(self) -> Path:
@@ -188,23 +199,17 @@ class Results:
         found = self.measure(place, method, key)
         return -math.inf if found is None else found.value
 
-    def standing(self, place: Place, key: Key, *, controls: bool = True) -> Standing:
-        """Return who is best by a metric, and who is level.
-
-        Args:
-            place: The task.
-            key: The metric.
-            controls: Whether controls may be best.
-        """
-        asked = (*place.key, key, controls)
+    def standing(self, place: Place, key: Key) -> Standing:
+        """Return which method is best by a metric, and which are level; controls stand aside."""
+        asked = (*place.key, key)
         if asked not in self._standings:
-            self._standings[asked] = self._standing(place, key, controls=controls)
+            self._standings[asked] = self._standing(place, key)
         return self._standings[asked]
 
     def verdict(self, place: Place) -> Verdict:
         """Return what a task says of methods, by the metric that decides."""
         ranked = self.ranked(place)
-        standing = self.standing(place, DECIDING, controls=False)
+        standing = self.standing(place, DECIDING)
         best = self.method(standing.best or "")
         found = None if best is None else self.measure(place, best.name, DECIDING)
         return Verdict(
@@ -216,14 +221,18 @@ class Results:
                 for one in ranked
                 if best is not None and one.is_control and self._reaches(place, one, best)
             ),
-            beats_chance=found is not None and found.beats_chance,
+            beats_shuffled=found is not None and found.beats_shuffled,
         )
 
-    def chance(self, place: Place, key: Key) -> float | None:
-        """Return what shuffled positives give, mean over methods."""
+    def shuffled(self, place: Place, key: Key) -> float | None:
+        """Return what shuffled right rows give, mean over methods."""
         found = [self.measure(place, one.name, key) for one in self.scored(place)]
         values = [one.control for one in found if one is not None and one.control is not None]
         return float(np.mean(values)) if values else None
+
+    def per_query(self, place: Place, method: str, key: Key) -> npt.NDArray[np.float64] | None:
+        """Return a metric query by query, NaN where one is skipped; None where there is none."""
+        return self._per_query.get((*place.key, method, key))
 
     def cost(self, place: Place, method: str) -> Mapping[str, Any] | None:
         """Return a method's line of the table of costs."""
@@ -246,8 +255,8 @@ class Results:
         above = self.value(place, one.name) >= self.value(place, best.name)
         return above or self._level(place, DECIDING, best.name, one.name)
 
-    def _standing(self, place: Place, key: Key, *, controls: bool) -> Standing:
-        able = [one for one in self.ranked(place, key) if controls or not one.is_control]
+    def _standing(self, place: Place, key: Key) -> Standing:
+        able = [one for one in self.ranked(place, key) if not one.is_control]
         able = [one for one in able if self.measure(place, one.name, key) is not None]
         if not able:
             return Standing(None, frozenset())
@@ -257,7 +266,7 @@ class Results:
 
     def _level(self, place: Place, key: Key, best: str, other: str) -> bool:
         """Tell whether the difference of two methods, query by query, may be 0."""
-        first, second = (self._per_query.get((*place.key, name, key)) for name in (best, other))
+        first, second = (self.per_query(place, name, key) for name in (best, other))
         if first is None or second is None or len(first) != len(second):
             return False
         rng = np.random.default_rng(0)

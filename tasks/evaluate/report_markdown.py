@@ -13,6 +13,7 @@ from tasks.evaluate.closed_loop import Verdict, verdicts
 from tasks.evaluate.report_cost import seconds_of_rows
 from tasks.evaluate.report_data import DECIDING, Contender, Key, Place, Results, read_results
 from tasks.evaluate.report_effects import budget_words, mean_of, tail_words
+from tasks.evaluate.report_glossary import WORDS, flattered, skipped
 from tasks.evaluate.report_lds import (
     CONTROL_WORDS,
     READING,
@@ -22,9 +23,11 @@ from tasks.evaluate.report_lds import (
     trained_words,
 )
 from tasks.evaluate.report_words import (
+    UNDECIDED,
     ends_of,
     figure_of,
     metric_name,
+    row_bytes,
     tally,
     title,
     verdict_words,
@@ -33,6 +36,7 @@ from tasks.page.text import duration, number, percent, shortened, size
 
 REASON_CHARS = 300
 SHOWN = ("auprc", "auroc", "precision", "mrr")
+WORDS_LINK = "[What the words mean](#words)."
 BY_LENGTH: Key = ("length_correlation", None)
 
 
@@ -78,6 +82,7 @@ def results_markdown(results: Results) -> str:
         _closed_loop(results),
         _costs(results),
         _refusals(results),
+        _glossary(),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -133,7 +138,7 @@ def _marked(results: Results, place: Place, one: Contender, key: Key) -> str:
     found = results.measure(place, one.name, key)
     if found is None:
         return ""
-    standing, value = results.standing(place, key, controls=False), figure_of(found.value)
+    standing, value = results.standing(place, key), figure_of(found.value)
     if one.name == standing.best:
         return f"**{value}**"
     return f"{value} ≈" if one.name in standing.level else value
@@ -147,20 +152,20 @@ def _overview(results: Results) -> str:
     rows = [
         [
             _name(results, one.name),
-            size(results.bytes_of(one.name)),
+            row_bytes(results.bytes_of(one.name)),
             "" if one.is_control else str(wins[one.name]),
-            *[_marked(results, place, one, DECIDING) for place in results.places],
+            *[_with_interval(results, place, one, DECIDING) for place in results.places],
         ]
         for one in sorted(scored, key=lambda one: (one.is_control, -wins[one.name], one.number))
     ]
-    chance = [figure_of(results.chance(place, DECIDING)) for place in results.places]
-    rows.append(["chance", "", "", *chance])
+    shuffled = [figure_of(results.shuffled(place, DECIDING)) for place in results.places]
+    rows.append(["shuffled right rows", "", "", *shuffled])
     heads = ["method", "a row", "best or level on"]
-    heads += [_text(place.name) for place in results.places]
+    heads += [_text(_marked_name(results, place)) for place in results.places]
     words = (
-        f"{metric_name(DECIDING)} (average precision over the whole ranking, mean over queries). "
-        "Bold: best of the methods; ≈: level with it, the 95 % interval of their difference over "
-        "queries includes 0."
+        f"{metric_name(DECIDING)} (average precision over the whole ranking, mean over queries), "
+        "with its 95 % interval over queries. Bold: best of the methods; ≈: level with it; "
+        f"{UNDECIDED}: the task decides nothing between methods and is not counted. {WORDS_LINK}"
     )
     return f"{words}\n\n{markdown_table(heads, rows)}"
 
@@ -171,31 +176,39 @@ def _task(results: Results, place: Place) -> str:
     rows = [
         [
             _name(results, one.name),
-            _with_interval(results, place, one),
-            *[_marked(results, place, one, key) for key in keys],
+            *[_with_interval(results, place, one, key) for key in (DECIDING, *keys)],
             _length(results, place, one),
         ]
         for one in results.ranked(place)
     ]
-    chance = [figure_of(results.chance(place, key)) for key in (DECIDING, *keys)]
-    rows.append(["chance", *chance, ""])
-    heads = ["method", f"{metric_name(DECIDING)} (95 %)"]
-    heads += [*(metric_name(key) for key in keys), metric_name(BY_LENGTH)]
+    shuffled = [figure_of(results.shuffled(place, key)) for key in (DECIDING, *keys)]
+    rows.append(["shuffled right rows", *shuffled, ""])
+    heads = ["method", *(metric_name(key) for key in (DECIDING, *keys, BY_LENGTH))]
     words = (
         f"{number(line['n_rows'])} rows, {number(line['n_queries'])} queries, "
-        f"{percent(line['positives_share'])} of all pairs right. "
+        f"base rate {percent(line['positives_share'])}. "
         f"{_text(verdict_words(results, results.verdict(place)))}"
     )
     head = f"### {_text(place.name)}: {_text(line['title'])}"
-    return f"{head}\n\n{words}\n\n{markdown_table(heads, rows)}"
+    notes = [_text(note) for note in (flattered(results, place), skipped(results, place)) if note]
+    parts = [head, words, markdown_table(heads, rows), " ".join([*notes, WORDS_LINK])]
+    return "\n\n".join(parts)
 
 
-def _with_interval(results: Results, place: Place, one: Contender) -> str:
-    found = results.measure(place, one.name, DECIDING)
-    marked = _marked(results, place, one, DECIDING)
+def _with_interval(results: Results, place: Place, one: Contender, key: Key) -> str:
+    found = results.measure(place, one.name, key)
+    marked = _marked(results, place, one, key)
     if found is None or found.low is None:
         return marked
-    return f"{marked} ({ends_of(found.low, found.high)})"
+    return f"{marked}<br>({ends_of(found.low, found.high)})"
+
+
+def _marked_name(results: Results, place: Place) -> str:
+    return place.name if results.verdict(place).decides else f"{place.name} {UNDECIDED}"
+
+
+def _glossary() -> str:
+    return "\n".join(["### Words", "", *(f"- **{name}**: {said}" for name, said in WORDS.items())])
 
 
 def _length(results: Results, place: Place, one: Contender) -> str:
@@ -367,7 +380,7 @@ def _cost(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     increases = [one["increase_bytes"] for one in lines if one["increase_bytes"] is not None]
     speeds = [line["tokens_per_second"] for line in lines if line["tokens_per_second"]]
     return [
-        size(float(np.median([line["bytes_per_row"] for line in lines]))),
+        row_bytes(float(np.median([line["bytes_per_row"] for line in lines]))),
         str(len(lines)),
         duration(seconds_of_rows(lines)),
         duration(sum(line["query_seconds"] for line in lines)),

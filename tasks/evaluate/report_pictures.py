@@ -6,30 +6,37 @@ Each is one SVG that loads nothing and follows the light or dark scheme of whoev
 import base64
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
 
 from storage.files import write_bytes
-from tasks.evaluate.report_cost import Mean, lds_of, mean_of, spots, widest_cut
+from tasks.evaluate.report_average import Mean, averaged_words, mean_of, widest_cut
+from tasks.evaluate.report_cost import lds_of, spots
 from tasks.evaluate.report_data import (
     DECIDING,
     FAMILIES,
     Contender,
+    Measure,
     Place,
     Results,
     present_families,
     read_results,
 )
-from tasks.evaluate.report_words import figure_of, metric_name, tally
+from tasks.evaluate.report_words import UNDECIDED, figure_of, metric_name, row_bytes, tally
 from tasks.page.charts import against_bytes
 from tasks.page.markup import TEMPLATES, Content, joined, tag
-from tasks.page.text import NOTHING, count, shortened, size
+from tasks.page.text import NOTHING, count, listed, shortened
 
 WIDTH, MARGIN = 860, 20
-NAME_WIDTH, BYTES_WIDTH = 230, 80
-ROW, HEAD = 25, 74
-"""Pixels of a line of the picture of methods, and above the first."""
+BYTES_WIDTH = 80
+LETTER, BOLD_LETTER = 7.6, 8.2
+"""Pixels that a wide letter takes."""
+NAME_CHARS = 34
+ROW, HEAD = 30, 34
+"""Pixels of a line of the picture of methods, and of its title."""
+HEAD_LINE, HEAD_GAP = 15, 10
 MOST_TASKS = 12
 NAMED_ROOM = 0.85
 """Percent of the width that a letter of a label takes."""
@@ -48,30 +55,35 @@ def write_pictures(folder: str | Path, out: str | Path) -> list[Path]:
         NotFoundError: There are no results.
         ValueError: Nothing in them has scores.
     """
-    results = read_results(folder)
-    pictures = {
-        "methods.svg": methods_picture(results),
-        "bytes.svg": bytes_picture(results),
-        "lds.svg": lds_picture(results),
-    }
     written = []
     Path(out).mkdir(parents=True, exist_ok=True)
-    for name, picture in pictures.items():
-        if picture is not None:
-            write_bytes(Path(out) / name, f"{picture}\n".encode())
-            written.append(Path(out) / name)
+    for name, picture in _pictures(read_results(folder)).items():
+        path = Path(out) / f"{name}.svg"
+        write_bytes(path, f"{picture}\n".encode())
+        written.append(path)
     return written
 
 
-def picture_url(folder: str | Path) -> str:
-    """Return the picture of methods as a ``data:`` address.
+def picture_urls(folder: str | Path) -> dict[str, str]:
+    """Return the pictures of `write_pictures` as ``data:`` addresses, by name without ending.
 
     Raises:
         NotFoundError: There are no results.
         ValueError: Nothing in them has scores.
     """
-    picture = methods_picture(read_results(folder))
-    return f"data:image/svg+xml;base64,{base64.b64encode(picture.encode()).decode()}"
+    return {
+        name: f"data:image/svg+xml;base64,{base64.b64encode(picture.encode()).decode()}"
+        for name, picture in _pictures(read_results(folder)).items()
+    }
+
+
+def _pictures(results: Results) -> dict[str, Markup]:
+    drawn = {
+        "methods": methods_picture(results),
+        "bytes": bytes_picture(results),
+        "lds": lds_picture(results),
+    }
+    return {name: picture for name, picture in drawn.items() if picture is not None}
 
 
 def methods_picture(results: Results) -> Markup:
@@ -84,46 +96,64 @@ def methods_picture(results: Results) -> Markup:
     methods = _ordered(results, places)
     if not methods:
         raise ValueError("no method has scores, so there is nothing to draw.")
-    parts = [_title(results, f"{metric_name(DECIDING)}: mean over queries"), *_heads(places)]
+    grid = _grid(results, methods, places)
+    title_ = _title(results, f"{metric_name(DECIDING)}: mean over queries", grid.wide)
+    parts = [title_, *_heads(grid)]
     for line, one in enumerate(methods):
-        parts += _line(results, places, one, HEAD + line * ROW)
-    words = "Bold: best of the methods. ≈ level with it: their difference may be chance."
-    bottom = HEAD + len(methods) * ROW + 22
-    parts.append(tag("text", words, x=0, y=bottom, class_="axis"))
+        parts += _line(results, grid, one, grid.top + line * ROW)
+    bottom = grid.top + len(methods) * ROW + 8
+    for words in _explained(results, places):
+        bottom += HEAD_LINE
+        parts.append(tag("text", words, x=0, y=bottom, class_="axis"))
     alt = f"{metric_name(DECIDING)} of {len(methods)} methods on {count(len(places), 'task')}"
-    return _whole(parts, bottom + 6, alt)
+    return _whole(parts, bottom + 6, alt, grid.wide)
+
+
+def _explained(results: Results, places: Sequence[Place]) -> list[str]:
+    words = [
+        "Bold: best of the methods; ≈: level with it, the 95 % interval of their difference "
+        "includes 0.",
+        "Line below a value: its 95 % interval over queries, on a scale from 0 to 1.",
+    ]
+    if not all(results.verdict(place).decides for place in places):
+        words.append(f"{UNDECIDED}: this task decides nothing between methods.")
+    return words
 
 
 def bytes_picture(results: Results) -> Markup | None:
-    """Return the published measure over bytes a row, mean over tasks; None without values."""
+    """Return the published measure over bytes a row, over the tasks that decide; None without."""
     key = widest_cut(results)
     found = {one.name: mean_of(results, one.name, key) for one in results.methods}
-    return _against_bytes(results, metric_name(key), found, len(results.places))
+    return _against_bytes(results, metric_name(key), found, averaged_words(results))
 
 
 def lds_picture(results: Results) -> Markup | None:
     """Return LDS over bytes a row; None where it was not measured."""
     found = {one.name: lds_of(results, one.name) for one in results.methods}
-    n_tasks = len({line["task"] for line in results.tables.lds.to_pylist()})
-    return _against_bytes(results, "LDS", found, n_tasks)
+    names = listed(list(dict.fromkeys(line["task"] for line in results.tables.lds.to_pylist())))
+    return _against_bytes(results, "LDS", found, f"on {names}")
 
 
 def _against_bytes(
-    results: Results, name: str, found: dict[str, Mean | None], n_tasks: int
+    results: Results, name: str, found: dict[str, Mean | None], over: str
 ) -> Markup | None:
     known = {method: mean for method, mean in found.items() if mean is not None}
     if not known:
         return None
-    over = f", mean over {count(n_tasks, 'task')}" if n_tasks > 1 else ""
     shown = [one for one in results.methods if one.name in known]
     alt = f"{name} over bytes a row, {len(known)} methods"
     drawn = against_bytes(spots(results, known, named=True), alt=alt, room=NAMED_ROOM)
     parts = [
-        _title(results, f"{name} against bytes a row{over}"),
+        _title(results, f"{name} against bytes a row"),
         _families(shown, 44),
         tag("svg", drawn, x=0, y=52, width=WIDTH - 2 * MARGIN, height=300),
     ]
-    return _whole(parts, 350, alt)
+    bottom = 352
+    about = f"{over[0].upper()}{over[1:]}. Bars: 95 % intervals."
+    for words in _lines(about.split(), int((WIDTH - 2 * MARGIN) / LETTER)):
+        parts.append(tag("text", words, x=0, y=bottom, class_="axis"))
+        bottom += HEAD_LINE
+    return _whole(parts, bottom - 5, alt)
 
 
 # -------------------------------------------------------------------------------------- pieces
@@ -141,10 +171,10 @@ def _ordered(results: Results, places: Sequence[Place]) -> list[Contender]:
     return sorted((one for one in results.methods if one.name in scored), key=order)
 
 
-def _title(results: Results, words: str) -> Markup:
+def _title(results: Results, words: str, wide: float = WIDTH) -> Markup:
     model = str(results.places[0].line["model"]).rstrip("/").rpartition("/")[2]
     about = f"{shortened(model, 40)}, {str(results.about.get('date', ''))[:10]}"
-    end: Attributes = {"x": WIDTH - 2 * MARGIN, "text_anchor": "end"}
+    end: Attributes = {"x": wide - 2 * MARGIN, "text_anchor": "end"}
     return joined(
         tag("text", words, x=0, y=16, class_="name"),
         tag("text", about, y=16, class_="axis", **end),
@@ -160,72 +190,136 @@ def _families(methods: Sequence[Contender], y: int) -> Markup:
     return joined(*parts)
 
 
-def _cell_width(places: Sequence[Place]) -> float:
-    return (WIDTH - 2 * MARGIN - NAME_WIDTH - BYTES_WIDTH) / max(1, len(places))
+@dataclass(frozen=True)
+class _Grid:
+    """Where things stand in the picture of methods, in pixels.
+
+    Attributes:
+        wide: The whole picture.
+        names: Room of the methods' names.
+        cell: Room of a task.
+        heads: Each task with the lines of its name.
+        top: Where the first method begins.
+    """
+
+    wide: float
+    names: float
+    cell: float
+    heads: Sequence[tuple[Place, Sequence[str]]]
+    top: float
+
+    def left(self, column: int) -> float:
+        """Return where a task's cells begin."""
+        return self.names + BYTES_WIDTH + column * self.cell
 
 
-def _heads(places: Sequence[Place]) -> list[Markup]:
-    """Return names of the tasks over their columns, on up to two lines."""
-    wide = _cell_width(places)
-    n_chars = max(6, int(wide / 6.6))
-    parts = [tag("text", "bytes a row", x=NAME_WIDTH, y=HEAD - 10, class_="axis")]
-    for column, place in enumerate(places):
-        x = NAME_WIDTH + BYTES_WIDTH + (column + 0.5) * wide
-        lines = _two_lines(place.name, n_chars)
+def _grid(results: Results, methods: Sequence[Contender], places: Sequence[Place]) -> _Grid:
+    """Return places that no two texts share; many tasks make the picture wider."""
+    longest = max(len(shortened(one.name, NAME_CHARS)) for one in methods)
+    names = 17 + BOLD_LETTER * longest + 12
+    pieces = [_pieces(_head(results, place)) for place in places]
+    needed = 8 + LETTER * max(len(piece) for own in pieces for piece in own)
+    cell = max(needed, (WIDTH - 2 * MARGIN - names - BYTES_WIDTH) / len(places))
+    heads = [
+        (place, _lines(own, int((cell - 8) / LETTER)))
+        for place, own in zip(places, pieces, strict=True)
+    ]
+    n_lines = max(len(lines) for _, lines in heads)
+    wide = 2 * MARGIN + names + BYTES_WIDTH + cell * len(places)
+    return _Grid(wide, names, cell, heads, HEAD + HEAD_LINE * n_lines + HEAD_GAP)
+
+
+def _head(results: Results, place: Place) -> str:
+    decides = results.verdict(place).decides
+    return shortened(place.name, NAME_CHARS) + ("" if decides else f" {UNDECIDED}")
+
+
+def _pieces(name: str) -> list[str]:
+    """Return a name in the pieces that a line may end with."""
+    return re.findall(r"[^\s-]+-?|-", name)
+
+
+def _lines(pieces: Sequence[str], n_chars: int) -> list[str]:
+    """Put pieces together again, as many a line as it holds."""
+    lines: list[str] = []
+    for piece in pieces:
+        gap = "" if not lines or lines[-1].endswith("-") else " "
+        if lines and len(lines[-1]) + len(gap) + len(piece) <= n_chars:
+            lines[-1] += gap + piece
+        else:
+            lines.append(piece)
+    return lines
+
+
+def _heads(grid: _Grid) -> list[Markup]:
+    """Return names of the tasks over their columns, on as many lines as they need."""
+    bottom = grid.top - HEAD_GAP
+    parts = [tag("text", "bytes a row", x=grid.names, y=bottom, class_="axis")]
+    for column, (_, lines) in enumerate(grid.heads):
+        x = grid.left(column) + grid.cell / 2
         for number, words in enumerate(lines):
-            y = HEAD - 10 - 15 * (len(lines) - 1 - number)
+            y = bottom - HEAD_LINE * (len(lines) - 1 - number)
             parts.append(tag("text", words, x=x, y=y, text_anchor="middle", class_="axis"))
     return parts
 
 
-def _two_lines(name: str, n_chars: int) -> list[str]:
-    if len(name) <= n_chars:
-        return [name]
-    first, _, rest = name.partition(" ") if " " in name else name.partition("-")
-    return [shortened(one, n_chars) for one in (first, rest) if one]
-
-
-def _line(results: Results, places: Sequence[Place], one: Contender, y: int) -> list[Markup]:
+def _line(results: Results, grid: _Grid, one: Contender, y: float) -> list[Markup]:
     middle = y + ROW / 2 + 4
     n_bytes = results.bytes_of(one.name)
-    stored = "none" if not n_bytes else size(n_bytes).replace(" bytes", " B")
+    stored = row_bytes(n_bytes).replace(" bytes", " B")
     parts = [
         tag("circle", cx=5, cy=y + ROW / 2, r=5, class_=f"dot {one.style}"),
-        tag("text", shortened(one.name, 34), x=17, y=middle, class_="name"),
-        tag("text", stored, x=NAME_WIDTH, y=middle, class_="axis"),
+        tag("text", shortened(one.name, NAME_CHARS), x=17, y=middle, class_="name"),
+        tag("text", stored, x=grid.names, y=middle, class_="axis"),
     ]
-    wide = _cell_width(places)
-    for column, place in enumerate(places):
-        parts.append(_cell(results, place, one, NAME_WIDTH + BYTES_WIDTH + column * wide, y))
+    for column, (place, _) in enumerate(grid.heads):
+        parts.append(_cell(results, grid, (place, one), grid.left(column), y))
     return parts
 
 
-def _cell(results: Results, place: Place, one: Contender, x: float, y: int) -> Markup:
-    wide = _cell_width([p for p in results.places if results.scored(p)][:MOST_TASKS])
+def _cell(
+    results: Results, grid: _Grid, asked: tuple[Place, Contender], x: float, y: float
+) -> Markup:
+    place, one = asked
     found = results.measure(place, one.name, DECIDING)
+    middle = x + grid.cell / 2
     if found is None:
-        dash: Attributes = {"x": x + wide / 2, "y": y + ROW / 2 + 4, "text_anchor": "middle"}
+        dash: Attributes = {"x": middle, "y": y + ROW / 2 + 4, "text_anchor": "middle"}
         return tag("text", NOTHING, class_="axis", **dash)
-    standing = results.standing(place, DECIDING, controls=False)
+    standing = results.standing(place, DECIDING)
     words = figure_of(found.value) + (" ≈" if one.name in standing.level else "")
     strength = f"{0.06 + 0.5 * min(1.0, max(0.0, found.value)):.2f}"
-    box: Attributes = {"x": x + 1, "y": y + 1, "width": wide - 2, "height": ROW - 2}
-    place_: Attributes = {"x": x + wide / 2, "y": y + ROW / 2 + 4, "text_anchor": "middle"}
+    box: Attributes = {"x": x + 1, "y": y + 1, "width": grid.cell - 2, "height": ROW - 2}
     style = "name" if one.name == standing.best else "cell"
     return joined(
         tag("rect", rx=2, class_=f"block {one.style}", fill_opacity=strength, **box),
-        tag("text", words, class_=style, **place_),
+        tag("text", words, class_=style, x=middle, y=y + ROW / 2 + 1, text_anchor="middle"),
+        _interval(found, x + 6, grid.cell - 12, y + ROW - 6),
     )
 
 
-def _whole(parts: Sequence[Markup], height: int, alt: str) -> Markup:
+def _interval(found: Measure, x: float, wide: float, y: float) -> Markup:
+    """Return a thin line from end to end of an interval, on a rail from 0 to 1."""
+    if found.low is None or found.high is None:
+        return joined()
+    low, high = (min(1.0, max(0.0, end)) for end in (found.low, found.high))
+    ends = (x + wide * low, max(x + wide * high, x + wide * low + 1.5))
+    rail: Attributes = {"x1": x, "x2": x + wide, "y1": y, "y2": y, "stroke_opacity": "0.35"}
+    whisker: Attributes = {"x1": ends[0], "x2": ends[1], "y1": y, "y2": y}
+    return joined(
+        tag("line", class_="tick", **rail),
+        tag("line", class_="base", stroke_width=2.5, **whisker),
+    )
+
+
+def _whole(parts: Sequence[Markup], height: float, alt: str, wide: float = WIDTH) -> Markup:
     """Return a whole file: the parts on paper of their own, with the colours of the page."""
     inside = tag(
         "svg",
         *parts,
         x=MARGIN,
         y=MARGIN,
-        width=WIDTH - 2 * MARGIN,
+        width=wide - 2 * MARGIN,
         height=height,
         overflow="visible",
     )
@@ -236,8 +330,8 @@ def _whole(parts: Sequence[Markup], height: int, alt: str) -> Markup:
         tag("rect", width="100%", height="100%", style="fill: var(--paper)"),
         inside,
         xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {WIDTH} {height + 2 * MARGIN}",
-        width=WIDTH,
+        viewBox=f"0 0 {wide:g} {height + 2 * MARGIN:g}",
+        width=wide,
         height=height + 2 * MARGIN,
         role="img",
     )

@@ -21,7 +21,7 @@ LABELS_SHOWN = 6
 def asked_section(results: Results) -> Section:
     """Return tasks and methods: how large, cut from what, with which settings."""
     columns = [Column("task"), Column("what it asks")]
-    columns += [Column(name, "number") for name in ("rows", "queries", "chance", "tokens a row")]
+    columns += [Column(name, "number") for name in ("rows", "queries", "base rate", "tokens a row")]
     columns += [Column("labels"), Column("model")]
     tasks = table(columns, [_task(one) for one in results.places], caption="Tasks", stacks=True)
     names = [Column("method"), Column("family"), Column("in settings"), Column("settings")]
@@ -30,8 +30,8 @@ def asked_section(results: Results) -> Section:
         for one in results.methods
     ]
     note = (
-        "Rows of a query's label are right for it. Chance: the part of all pairs of row and query "
-        "that is right. “Of”: what there was before limits. No method sees a label."
+        "Rows of a query's label are right for it. Base rate: the part of all pairs of row and "
+        "query that is right. “Of”: what there was before limits. No method sees a label."
     )
     body = joined(
         tasks,

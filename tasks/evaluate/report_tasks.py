@@ -13,6 +13,7 @@ from tasks.evaluate.report_data import (
     leaders,
     present_families,
 )
+from tasks.evaluate.report_glossary import flattered, words_link
 from tasks.evaluate.report_words import (
     ABOUT_METRICS,
     about_task,
@@ -37,10 +38,10 @@ LEVEL_SIGN = " \N{ALMOST EQUAL TO}"
 def task_section(results: Results, place: Place) -> Section:
     """Return the section of a task."""
     line = place.line
-    chance = percent(line["positives_share"])
+    base_rate = percent(line["positives_share"])
     intro = (
         f"{about_task(place)} {count(line['n_queries'], 'query', 'queries')} over "
-        f"{count(line['n_rows'], 'row')}; of all pairs {chance} are right."
+        f"{count(line['n_rows'], 'row')}; of all pairs {base_rate} are right (the base rate)."
     )
     body = [paragraphs(tag("span", verdict_words(results, results.verdict(place)), class_="lede"))]
     body.append(paragraphs(intro))
@@ -73,8 +74,15 @@ def value_cell(results: Results, place: Place, method: str, key: Key) -> Content
         shown = tag("span", value, class_="best", title="the best")
     elif method in standing.level:
         shown = joined(value, tag("span", LEVEL_SIGN, title="level with the best"))
-    ends = ends_of(found.low, found.high)
-    return joined(shown, " ", tag("span", ends, class_="aside")) if ends else shown
+    return with_ends(shown, found.low, found.high)
+
+
+def with_ends(shown: Content, low: float | None, high: float | None) -> Content:
+    """Return a value, of 0 or more, with its interval on a line below."""
+    if low is None or high is None:
+        return shown
+    ends = "\N{EN DASH}".join(figure_of(end).removeprefix("0") for end in (low, high))
+    return joined(shown, " ", tag("span", ends, class_="aside under"))
 
 
 # -------------------------------------------------------------------------------------- tables
@@ -89,23 +97,23 @@ def _main_table(results: Results, place: Place) -> Markup:
             method_cell(one),
             value_cell(results, place, one.name, DECIDING),
             _picture(results.measure(place, one.name, DECIDING), one.style),
-            *[_plain_cell(results, place, one.name, key) for key in keys],
+            *[value_cell(results, place, one.name, key) for key in keys],
             _number(results.measure(place, one.name, BY_LENGTH)),
         ]
         for one in results.ranked(place)
     ]
-    chance = [figure_of(results.chance(place, key)) for key in (DECIDING, *keys)]
-    rows.append(["chance: shuffled right rows", chance[0], "", *chance[1:], NOTHING])
+    shuffled = [figure_of(results.shuffled(place, key)) for key in (DECIDING, *keys)]
+    rows.append(["shuffled right rows", shuffled[0], "", *shuffled[1:], NOTHING])
     note = (
-        f"Best in bold; {LEVEL_SIGN.strip()} is level with it: the 95% interval of their "
-        "difference over queries includes 0. Thick line: 95% interval over queries; dashed: "
-        "chance."
+        f"Bold: best of the methods; {LEVEL_SIGN.strip()}: level with it. Below each value, and as "
+        "a line through its dot: its 95% interval over queries; dashed: shuffled. "
+        f"{flattered(results, place)}"
     )
     words = [f"{metric_name(key)}: {ABOUT_METRICS[key[0]]}" for key in (DECIDING, *keys, BY_LENGTH)]
     help_ = tag("ul", *[tag("li", one) for one in dict.fromkeys(words)], class_="plain")
     return joined(
         table(columns, rows, caption=f"Methods on {place.name}"),
-        tag("p", note, class_="note"),
+        tag("p", note, " ", words_link(), class_="note"),
         more("What the columns say", help_),
     )
 
@@ -124,18 +132,6 @@ def _first(keys: list[Key], *, whole: bool) -> list[Key]:
     return keys if whole else keys[:1]
 
 
-def _plain_cell(results: Results, place: Place, method: str, key: Key) -> Content:
-    """Return a value, marked but without its interval: a table has to fit a screen."""
-    found = results.measure(place, method, key)
-    standing = results.standing(place, key)
-    if found is None or method not in {standing.best, *standing.level}:
-        return _number(found)
-    if method == standing.best:
-        return tag("span", figure_of(found.value), class_="best", title="the best")
-    sign = tag("span", LEVEL_SIGN, title="level with the best")
-    return joined(figure_of(found.value), sign)
-
-
 def _number(found: Measure | None) -> str:
     return NOTHING if found is None else figure_of(found.value)
 
@@ -150,7 +146,7 @@ def _picture(found: Measure | None, style: str) -> Content:
 
 def _all(results: Results, place: Place) -> Markup:
     columns = [Column("method"), Column("metric")]
-    columns += [Column(name, "number") for name in ("value", "95% interval", "chance", "queries")]
+    columns += [Column(name, "number") for name in ("value", "95% interval", "shuffled", "queries")]
     rows: list[list[Content]] = []
     for one in results.ranked(place):
         for key in results.metrics(place):
@@ -161,15 +157,15 @@ def _all(results: Results, place: Place) -> Markup:
 
 
 def _line(found: Measure) -> list[Content]:
-    chance = NOTHING
+    shuffled = NOTHING
     if found.control is not None:
         spread = figure_of(found.control_deviation or 0.0)
-        chance = f"{figure_of(found.control)} ± {spread}"
+        shuffled = f"{figure_of(found.control)} ± {spread}"
     used = number(found.n_used)
     if found.n_skipped:
         used += f", {number(found.n_skipped)} skipped"
     ends = ends_of(found.low, found.high)
-    return [figure_of(found.value), ends or NOTHING, chance, used]
+    return [figure_of(found.value), ends or NOTHING, shuffled, used]
 
 
 # ------------------------------------------------------------------------------------ pictures
@@ -183,13 +179,13 @@ def _curves(results: Results, place: Place) -> Markup:
     chosen = [one for one in leaders(results, place) if one.name in points]
     rest = [one for one in results.scored(place) if one.name in points and one not in chosen]
     share = place.line["positives_share"]
-    lines = [Curve("chance", "chance", [(0.0, share), (1.0, share)])]
+    lines = [Curve("base rate", "chance", [(0.0, share), (1.0, share)])]
     lines += [Curve(one.name, f"{one.style} back", points[one.name]) for one in rest]
     lines += [Curve(one.name, one.style, points[one.name]) for one in chosen[::-1]]
     names = legend([(one.name, f"block {one.style}") for one in chosen])
     note = (
         "At a level of recall, the highest precision there or beyond, mean over queries. Strong: "
-        "the best method of each family; thin: the others. Dashed: chance, and controls."
+        "the best method of each family; thin: the others. Dashed: the base rate, and controls."
     )
     best = chosen[0].name if chosen else "none"
     alt = f"Precision over recall on {place.name}, for {len(points)} methods; first {best}."

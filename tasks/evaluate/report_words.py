@@ -8,10 +8,16 @@ from typing import Any
 from tasks.evaluate.report_data import DECIDING, Contender, Key, Measure, Place, Results, Verdict
 from tasks.page.text import count, listed, number, shortened, size
 
+UNDECIDED = "\N{DAGGER}"
+"""Marks a task that decides nothing."""
 NAME_CHARS = 48
 WINNERS_NAMED = 2
 MOST_P = 0.05
 """Of an LDS that counts as foretelling, after Holm's correction."""
+NONE_LEVEL = (
+    "the 95% interval of the difference to every other method excludes 0 (not corrected for the "
+    "number of methods)"
+)
 METRIC_NAMES = {
     "auprc": "auPRC",
     "auroc": "auROC",
@@ -67,11 +73,16 @@ def with_interval(found: Measure | None) -> str:
     return f"{figure_of(found.value)} ({ends})" if ends else figure_of(found.value)
 
 
+def row_bytes(n_bytes: float | None) -> str:
+    """Return what a method keeps of a row beside its text, for a cell."""
+    return "text only" if n_bytes is not None and n_bytes <= 0 else size(n_bytes)
+
+
 def stored(n_bytes: float | None) -> str:
     """Return what a method keeps of a row, such as ``516 bytes a row``."""
     if n_bytes is None:
         return "storage unknown"
-    return "nothing stored" if n_bytes <= 0 else f"{size(n_bytes)} a row"
+    return "text only" if n_bytes <= 0 else f"{size(n_bytes)} a row"
 
 
 def verdict_words(results: Results, verdict: Verdict) -> str:
@@ -81,14 +92,16 @@ def verdict_words(results: Results, verdict: Verdict) -> str:
         return "No method has scores."
     found = results.measure(place, best.name, DECIDING)
     words = f"{short(best.name)} ({stored(results.bytes_of(best.name, place))})"
-    if not verdict.beats_chance:
-        return f"Nothing: the best, {words}, is not above chance by more than its interval."
+    if not verdict.beats_shuffled:
+        return f"Nothing: the interval of the best, {words}, reaches down to shuffled right rows."
     if verdict.controls:
         names = listed([short(one.name) for one in verdict.controls])
         return f"Nothing: {names} does as well as the best method, {words}. Claim nothing from it."
     value = with_interval(found)
+    if verdict.caveat:
+        return f"Nothing: {verdict.caveat}. Highest is {words}: {value}."
     if not verdict.level:
-        return f"{words}: {value}, ahead of every other method by more than chance."
+        return f"{words}: {value}. Level with it: none, {NONE_LEVEL}."
     level = listed([f"{short(one.name)} ({_bytes(results, one, place)})" for one in verdict.level])
     return f"{words}: {value}. Level with it: {level}."
 
@@ -108,13 +121,13 @@ def _title(results: Results, verdicts: Sequence[Verdict]) -> str:
     if not any(one.best for one in verdicts):
         return "no method has scores"
     if not decided:
-        return "nothing is shown: no method is above chance and the controls"
+        return "nothing is shown: no task can tell methods from shuffled rows and the controls"
     if len(decided) == 1:
         rest = len(verdicts) - 1
         others = f"; {count(rest, 'other task decides', 'other tasks decide')} nothing"
         return _single(results, decided[0]) + (others if rest else "")
     names, wins = winners(results, decided)
-    asked = f"{wins} of {count(len(verdicts), 'task')}"
+    asked = f"{wins} of the {count(len(decided), 'task that decides', 'tasks that decide')}"
     if len(names) == 1:
         return f"{short(names[0])} is best or level on {asked}, with {_cost(results, names[0])}"
     shown = [f"{short(name)} ({_cost(results, name)})" for name in names[:WINNERS_NAMED]]
@@ -172,7 +185,8 @@ def standfirst(results: Results, verdicts: Sequence[Verdict]) -> str:
     model = _model(results)
     parts.append(
         f"Judged by average precision over the whole ranking, with {model}; two methods are level "
-        "when the 95% interval of their difference over queries includes 0."
+        "when the 95% interval of their difference over queries includes 0 (not corrected for the "
+        "number of methods)."
     )
     return " ".join(part for part in parts if part)
 
@@ -188,13 +202,18 @@ def _bests(decided: Sequence[Verdict]) -> str:
 
 
 def _undecided(verdicts: Sequence[Verdict]) -> str:
-    chance = [one.place.name for one in verdicts if one.best and not one.beats_chance]
-    aided = [one.place.name for one in verdicts if one.beats_chance and one.controls]
+    shuffled = [one.place.name for one in verdicts if one.best and not one.beats_shuffled]
+    aided = [one.place.name for one in verdicts if one.beats_shuffled and one.controls]
     parts = []
-    if chance:
-        parts.append(f"On {listed(chance)} no method is above chance.")
+    if shuffled:
+        parts.append(f"On {listed(shuffled)} no method is above shuffled right rows.")
     if aided:
         parts.append(f"On {listed(aided)} a control does as well: no claim rests there.")
+    parts += [
+        f"{one.place.name} decides nothing: {one.caveat}."
+        for one in verdicts
+        if one.caveat and one.beats_shuffled and not one.controls
+    ]
     return " ".join(parts)
 
 

@@ -44,13 +44,16 @@ TASKS_SCHEMA = _schema(
     positives_share=pa.float64(),
     median_tokens=pa.float64(),
     labels=pa.map_(pa.string(), pa.int64()),
+    pool=pa.string(),
+    caveat_=pa.string(),
     model=pa.string(),
     training_=pa.string(),
 )
 """A task: its size, and of how many rows and queries that is (less where limits cut it).
-``n_positives``: rows that are right for some query; ``positives_share``: of all pairs, which is
-what chance gives a precision; ``labels``: rows of each; ``training``: what was trained and how, for
-"recall"."""
+``n_positives``: rows that are right for some query; ``positives_share``: of all pairs, the base
+rate; ``labels``: rows of each; ``pool``: id of its rows, the same for tasks that share
+them; ``caveat``: why it decides nothing whatever its numbers; ``training``: what was trained and
+how, for "recall"."""
 
 METHODS_SCHEMA = _schema(
     method=pa.string(), key=pa.string(), family=pa.string(), settings=pa.string()

@@ -32,6 +32,7 @@ class TaskTexts:
         held_out: Further texts of the pool's kinds, in neither; for losses after training.
         of_rows: Rows before limits.
         of_queries: Queries before limits.
+        caveat: Why it decides nothing between methods, whatever its numbers; empty where it may.
     """
 
     name: str
@@ -42,6 +43,7 @@ class TaskTexts:
     held_out: Sequence[LabelledText] = ()
     of_rows: int = 0
     of_queries: int = 0
+    caveat: str = ""
 
     @cached_property
     def positives(self) -> npt.NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Methods that run no model: words, length, chance."""
+"""Methods that run no model: words, length, random order."""
 
 import importlib.metadata
 import logging
@@ -100,7 +100,7 @@ class LengthMethod:
 
 @dataclass(frozen=True)
 class RandomMethod:
-    """Chance."""
+    """Rows in random order."""
 
     seed: int = 0
     name: str = "random"

@@ -120,10 +120,10 @@ def interval(
                 class_="limit",
             )
         )
-    if low is not None and high is not None:
-        ends: Attributes = {"x1": percent(_cut(low)), "x2": percent(_cut(high))}
-        parts.append(tag("line", y1=10, y2=10, class_=f"whisker {style}", **ends))
     parts.append(tag("circle", cx=percent(_cut(value)), cy=10, r=5, class_=f"dot {style}"))
+    if low is not None and high is not None:  # over the dot, which is often the longer one
+        ends: Attributes = {"x1": percent(_cut(low)), "x2": percent(_cut(high))}
+        parts.append(tag("line", y1=10, y2=10, class_="mark", **ends))
     return tag("svg", *parts, class_="bar", height=20, width="100%", aria_hidden="true")
 
 
@@ -190,12 +190,11 @@ def _placed(group: Sequence[Spot], across: _Bytes) -> list[tuple[Spot, float]]:
 
 def _spot(one: Spot, place: float, up: Scale) -> Markup:
     x, y = percent(place), _down(up, one.value)
-    parts = []
-    if one.low is not None and one.high is not None:
+    parts = [tag("circle", tag("title", one.name), cx=x, cy=y, r=5, class_=f"dot {one.style}")]
+    if one.low is not None and one.high is not None:  # over the dot, which is often the longer one
         ends: Attributes = {"y1": _down(up, one.low), "y2": _down(up, one.high)}
-        parts.append(tag("line", x1=x, x2=x, class_=f"whisker thin {one.style}", **ends))
-    title = tag("title", one.name)
-    return joined(*parts, tag("circle", title, cx=x, cy=y, r=5, class_=f"dot {one.style}"))
+        parts.append(tag("line", x1=x, x2=x, class_="mark", **ends))
+    return joined(*parts)
 
 
 def _labels(groups: Sequence[Sequence[tuple[Spot, float]]], up: Scale, room: float) -> list[Markup]:

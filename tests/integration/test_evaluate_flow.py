@@ -23,7 +23,10 @@ pytestmark = pytest.mark.usefixtures("prefect_harness")
 TRAINING = {"trained": {"kind": "blocks", "blocks": 1}, "max_tokens": 60}
 SMALL = {"sketch": {"kind": "principal", "hidden_dim": 8, "projected_dim": 8}, "code": "sign"}
 RISE = {"method": "rise", "settings": {"signature": SMALL}}
-ARTIFACTS = ["evaluate-planted-predict", "evaluate-report", "evaluate-picture"]
+ARTIFACTS = [
+    *("evaluate-planted-predict", "evaluate-planted-predict-lds", "evaluate-report"),
+    *("evaluate-picture", "evaluate-picture-bytes", "evaluate-picture-lds"),
+]
 LDS = {"rows": 8, "queries": 3, "subsets": 3, "repeats": 2, "queries_from": "rows"}
 
 
@@ -85,6 +88,11 @@ def test_a_planted_task_is_measured_and_resumed(
     assert {one.key for one in left} == set(ARTIFACTS)
     table = next(json.loads(one.data) for one in left if one.key == "evaluate-planted-predict")
     assert {line["method"] for line in table} >= {"BM25", "random"}
+    trained = next(
+        json.loads(one.data) for one in left if one.key == "evaluate-planted-predict-lds"
+    )
+    assert {line["kind"] for line in trained} > {"method", "shuffled"}
+    assert set(trained[0]) >= {"method", "value", "low", "high"}
 
 
 def test_a_page_is_drawn_again_with_tables_and_pictures(tmp_path: Path) -> None:

@@ -2,21 +2,23 @@
 
 import re
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from evaluation_tables import BY_LENGTH, CLEAR, NOTHING, effects, leave_evaluation
+from evaluation_tables import BY_LENGTH, CLEAR, KNOWN, NOTHING, effects, leave_evaluation
 from page_checks import ATTRIBUTES, ELEMENTS, HOSTILE, Reader
 
 from storage.errors import NotFoundError
 from tasks.config import RuntimeConfig
 from tasks.evaluate.report import write_evaluation_report
+from tasks.evaluate.report_average import averaged_words, mean_of
 from tasks.evaluate.report_data import DECIDING, Results, read_results
 from tasks.evaluate.report_lds import is_level, label_words, p_words
 from tasks.evaluate.report_markdown import write_markdown
-from tasks.evaluate.report_pictures import picture_url, write_pictures
+from tasks.evaluate.report_pictures import picture_urls, write_pictures
 from tasks.evaluate.report_words import standfirst, title, verdict_words
 from tasks.page.charts import Spot, against_bytes
 from tasks.page.plots import HIGH, TOP
@@ -46,14 +48,14 @@ def test_verdicts_name_the_best_what_is_level_and_what_shows_nothing(tmp_path: P
     assert "Level with it: RISE " in clear
     assert "BM25" not in clear
     assert by_length.startswith("Nothing: length does as well as the best method, RISE")
-    assert "is not above chance" in nothing
+    assert "reaches down to shuffled right rows" in nothing
 
 
 def test_the_headline_counts_tasks_that_decide_and_names_equals(tmp_path: Path):
     ahead = {**CLEAR, "RISE wide": 0.5}
     found = results(tmp_path / "one", {"one": ahead, "two": ahead, "nothing": NOTHING})
     verdicts = [found.verdict(place) for place in found.places]
-    words = "RISE compact is best or level on 2 of 3 tasks, with 516 bytes a row"
+    words = "RISE compact is best or level on 2 of the 2 tasks that decide, with 516 bytes a row"
     assert title(found, verdicts) == words
     told = standfirst(found, verdicts)
     assert told.startswith("Best: RISE compact on one and two. On nothing no method is above")
@@ -61,7 +63,7 @@ def test_the_headline_counts_tasks_that_decide_and_names_equals(tmp_path: Path):
     words = title(both, [both.verdict(place) for place in both.places])
     names = {"RISE compact (516 bytes a row)", "RISE wide (49.2 KB a row)"}
     assert set(words.partition(" are each best")[0].split(" and ")) == names
-    assert words.endswith("are each best or level on 2 of 2 tasks")
+    assert words.endswith("are each best or level on 2 of the 2 tasks that decide")
 
 
 def test_a_single_task_that_decides_and_none(tmp_path: Path):
@@ -71,7 +73,7 @@ def test_a_single_task_that_decides_and_none(tmp_path: Path):
     assert words.endswith("is level with it; 2 other tasks decide nothing")
     none = results(tmp_path / "none", {"nothing": NOTHING})
     words = title(none, [none.verdict(place) for place in none.places])
-    assert words == "Nothing is shown: no method is above chance and the controls"
+    assert words == "Nothing is shown: no task can tell methods from shuffled rows and the controls"
 
 
 def test_level_is_a_difference_by_query_that_may_be_nothing(tmp_path: Path):
@@ -96,6 +98,43 @@ def test_level_is_a_difference_by_query_that_may_be_nothing(tmp_path: Path):
         if difference.mean() > 4 * difference.std() / np.sqrt(len(values)):
             assert method not in standing.level
     assert len(standing.level) == 1
+
+
+def test_a_task_with_a_caveat_decides_nothing(tmp_path: Path):
+    ahead = {**CLEAR, "RISE wide": 0.5}
+    found = results(tmp_path, {"known": ahead, "one": ahead, "two": ahead})
+    known = found.verdict(found.places[0])
+    assert not known.decides
+    assert verdict_words(found, known).startswith(f"Nothing: {KNOWN}. Highest is RISE compact (")
+    words = standfirst(found, [found.verdict(place) for place in found.places])
+    assert f"known decides nothing: {KNOWN}." in words
+
+
+def test_a_control_is_never_best_nor_level(tmp_path: Path):
+    found = results(tmp_path, {"by-length": BY_LENGTH})
+    (place,) = found.places
+    assert found.ranked(place)[0].name == "length"
+    for key in found.metrics(place):
+        standing = found.standing(place, key)
+        assert "length" not in {standing.best, *standing.level}
+
+
+def test_averages_take_tasks_that_decide_and_each_pool_once(tmp_path: Path):
+    tasks = {"one": CLEAR, "two plain": CLEAR, "two moved": BY_LENGTH | {"length": 0.0}}
+    found = results(tmp_path, {**tasks, "known": CLEAR, "by-length": BY_LENGTH})
+    own = {
+        place.task: found.measure(place, "RISE compact", DECIDING).value for place in found.places
+    }
+    mean = mean_of(found, "RISE compact", DECIDING)
+    wanted = (own["one"] + (own["two plain"] + own["two moved"]) / 2) / 2
+    assert mean.value == pytest.approx(wanted)
+    assert mean.low < mean.value < mean.high
+    words = "mean over tasks that decide, 2 pools of rows: one; two plain and two moved"
+    assert averaged_words(found) == words
+    alone = results(tmp_path / "alone", {"one": CLEAR})
+    measured = alone.measure(alone.places[0], "BM25", DECIDING)
+    ends = mean_of(alone, "BM25", DECIDING)
+    assert (ends.low, ends.high) == (measured.low, measured.high)
 
 
 def test_what_training_does_is_said_where_it_is_above_noise(tmp_path: Path):
@@ -160,7 +199,8 @@ def test_every_part_is_there_and_the_same_tables_give_the_same_page(tmp_path: Pa
         *("control: about 0", "control: the label alone", "Reliability of the losses"),
         *("14 s a training", "3.910 before, 3.745 after", "3 queries were left out", "2 of BM25"),
         *("better than random rows", "as random rows", "not passed"),
-        *("rise evaluate x.yaml", "a note", "weights do not fit", "chance: shuffled right rows"),
+        *("rise evaluate x.yaml", "a note", "weights do not fit", "shuffled right rows"),
+        *("base rate", "What the words mean", "linear datamodeling score: rank correlation"),
     ):
         assert words in text
     assert text.count("passed") == 2  # RISE passes, BM25 does not
@@ -207,7 +247,33 @@ def test_pictures_are_whole_files_that_load_nothing(hostile: Path, tmp_path: Pat
         assert path.stat().st_size < 40_000
     words = [one.text for one in ET.fromstring(written[0].read_text("utf-8")).iter(f"{SVG}text")]
     assert {"RISE compact", "516 B", "clear"} <= set(words)
-    assert picture_url(hostile).startswith("data:image/svg+xml;base64,")
+    urls = picture_urls(hostile)
+    assert set(urls) == {"methods", "bytes", "lds"}
+    assert all(url.startswith("data:image/svg+xml;base64,") for url in urls.values())
+
+
+def test_heads_of_the_picture_of_methods_keep_apart(tmp_path: Path):
+    names = ["howdy-plain", "howdy-moved", "howdy-completion", "quality-headlines"]
+    work = leave_evaluation(
+        tmp_path / "work", {f"{n}-{name}": CLEAR for n in "ab" for name in names}
+    )
+    path = write_pictures(work, tmp_path)[0]
+    texts = list(ET.fromstring(path.read_text("utf-8")).iter(f"{SVG}text"))
+    heads = [one for one in texts if one.get("text-anchor") == "middle" and one.text[0].isalpha()]
+    assert "completion" in {one.text for one in heads}
+    for y in {one.get("y") for one in heads}:
+        line = sorted((float(one.get("x")), len(one.text)) for one in heads if one.get("y") == y)
+        for (x, n_chars), (next_x, next_chars) in pairwise(line):
+            assert x + 3.8 * n_chars < next_x - 3.8 * next_chars
+
+
+def test_markdown_explains_what_misleads(tmp_path: Path):
+    page = write_markdown(leave_evaluation(tmp_path / "work", ALL), tmp_path / "results.md")
+    words = page.read_text("utf-8")
+    assert "auROC skips a query whose highest and lowest rows are all right or all wrong" in words
+    assert re.search(r"skipped of 12 queries, @5: .*BM25 \d", words)
+    assert "### Words" in words
+    assert "by-length †" in words
 
 
 def test_points_of_the_same_bytes_stand_side_by_side_and_no_bar_leaves_the_picture():
@@ -216,7 +282,7 @@ def test_points_of_the_same_bytes_stand_side_by_side_and_no_bar_leaves_the_pictu
         for number, (n_bytes, value) in enumerate([(0.0, 0.1), (0.0, 0.12), (0.0, 0.5), (600, 0.4)])
     ]
     picture = ET.fromstring(str(against_bytes(spots, alt="LDS")))
-    bars = [one for one in picture.iter() if "whisker" in one.get("class", "")]
+    bars = [one for one in picture.iter() if one.get("class") == "mark"]
     places = [float((one.get("x1") or "").rstrip("%")) for one in bars]
     assert len(set(places)) == 4
     assert max(places[:3]) < 20 < places[3]

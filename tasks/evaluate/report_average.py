@@ -1,0 +1,96 @@
+"""A method's mean over the tasks that decide, each pool of rows once, with its interval."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.evaluate.report_data import DECIDING, RESAMPLES, Key, Place, Results
+from tasks.page.text import count, listed
+
+PUBLISHED = "auprc"
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over tasks and its 95 % interval; ends are None where it has none."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+def averaged_pools(results: Results) -> list[list[Place]]:
+    """Return the tasks that averages take, those of one pool together.
+
+    They are the tasks that decide; where none does, all of them.
+    """
+    deciding = [place for place in results.places if results.verdict(place).decides]
+    pools: dict[str, list[Place]] = {}
+    for place in deciding or results.places:
+        pools.setdefault(place.pool, []).append(place)
+    return list(pools.values())
+
+
+def averaged_words(results: Results) -> str:
+    """Return what averages are over, such as ``mean over 3 pools of rows (a and b; c)``."""
+    pools = averaged_pools(results)
+    which = "that decide" if results.verdict(pools[0][0]).decides else "(none decides)"
+    names = "; ".join(listed([place.name for place in pool]) for pool in pools)
+    if sum(map(len, pools)) == 1:
+        return f"on {names}"
+    return f"mean over tasks {which}, {count(len(pools), 'pool')} of rows: {names}"
+
+
+def widest_cut(results: Results) -> Key:
+    """Return the published measure at its widest cut that every task has; else what decides."""
+    shared = [
+        key
+        for key in results.metrics()
+        if key[0] == PUBLISHED and all(key in results.metrics(place) for place in results.places)
+    ]
+    return max(shared, key=lambda key: key[1] or 0, default=DECIDING)
+
+
+def mean_of(results: Results, method: str, key: Key) -> Mean | None:
+    """Return a method's mean over `averaged_pools`, each pool as much; None where it lacks one.
+
+    Its interval draws queries anew in every task: it speaks of further queries, not of other tasks.
+    """
+    pools = averaged_pools(results)
+    places = [place for pool in pools for place in pool]
+    found = [results.measure(place, method, key) for place in places]
+    known = [one for one in found if one is not None]
+    if not known or len(known) < len(found):
+        return None
+    if len(known) == 1:
+        return Mean(known[0].value, known[0].low, known[0].high)
+    of = {place.key: one.value for place, one in zip(places, known, strict=True)}
+    value = float(np.mean([np.mean([of[place.key] for place in pool]) for pool in pools]))
+    drawn = [_pool_means(results, pool, method, key, n) for n, pool in enumerate(pools)]
+    means = [one for one in drawn if one is not None]
+    if len(means) < len(drawn):
+        return Mean(value, None, None)
+    low, high = np.quantile(np.mean(means, axis=0), [0.025, 0.975])
+    return Mean(value, float(low), float(high))
+
+
+def _pool_means(
+    results: Results, pool: Sequence[Place], method: str, key: Key, seed: int
+) -> npt.NDArray[np.float64] | None:
+    """Return resampled means of a pool, ``[resamples]``; None where a task has under two values.
+
+    Tasks of one pool with as many queries are drawn alike: their queries may be the same in other
+    words, and then their errors do not cancel.
+    """
+    means = []
+    for place in pool:
+        values = results.per_query(place, method, key)
+        values = None if values is None else values[~np.isnan(values)]
+        if values is None or values.size < 2:
+            return None
+        rng = np.random.default_rng(seed)
+        drawn = rng.integers(values.size, size=(RESAMPLES, values.size))
+        means.append(values[drawn].mean(axis=1))
+    return np.asarray(np.mean(means, axis=0))
