@@ -140,7 +140,13 @@ def test_every_part_is_there_and_the_same_tables_give_the_same_page(tmp_path: Pa
         *("60 of 1,000", "AP, all rows", "auPRC@5", "auPRC@20", "corr. with length"),
         *("Precision over recall", "auPRC@20 against bytes a row", "LDS against bytes a row"),
         *("control: must be 0 but for noise", "noise floor: what could be reached"),
-        *("better than random rows", "as random rows", "not passed"),
+        *(
+            "positions of rows",
+            "completion",
+            "better than random rows",
+            "as random rows",
+            "not passed",
+        ),
         *("rise evaluate x.yaml", "a note", "weights do not fit", "chance: shuffled right rows"),
     ):
         assert words in text
@@ -199,6 +205,8 @@ def test_markdown_stays_between_its_marks(tmp_path: Path):
     assert first.startswith("# Results\n")
     assert r"a\|b \<i\>" in first
     assert "| **RISE compact** | 516 bytes |" in first
+    assert "| **RISE compact** | completion | 516 bytes |" in first
+    assert "| length |  | 4 bytes |" in first
     page.write_text(f"Before.\n{first}After.\n", "utf-8")
     write_markdown(work, page)
     assert page.read_text("utf-8") == f"Before.\n{first}After.\n"
