@@ -10,7 +10,7 @@ Not to be mixed up with `rise_ops.sketch`, whose coordinates choose their bucket
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +64,7 @@ class BinnedSketch:
         self.n, self.dim, self.kind, self.seed = n, dim, kind, seed
         self.bin_size = -(-n // dim)
         self._slices: list[_Slice] = []
-        self._bins: npt.NDArray[np.int32] | npt.NDArray[np.int64] | None = None
+        self._bins: npt.NDArray[np.signedinteger[Any]] | None = None
 
     @property
     def tables(self) -> dict[str, int | str]:
@@ -115,7 +115,7 @@ class BinnedSketch:
             slices.append(_Slice(kept.to(index), signs.to(torch.int8)))
         return slices
 
-    def _drawn_bins(self) -> npt.NDArray[np.int32] | npt.NDArray[np.int64]:
+    def _drawn_bins(self) -> npt.NDArray[np.signedinteger[Any]]:
         """Return each coordinate's bin, those of sign -1 ``dim`` further on."""
         bins = np.empty(self.n, np.int32 if 2 * self.dim < 2**31 else np.int64)
         for start, sources in self._sources(torch.device("cpu")):
