@@ -117,7 +117,10 @@ class BinnedSketch:
 
     def _drawn_bins(self) -> npt.NDArray[np.signedinteger[Any]]:
         """Return each coordinate's bin, those of sign -1 ``dim`` further on."""
-        bins = np.empty(self.n, np.int32 if 2 * self.dim < 2**31 else np.int64)
+        fits = 2 * self.dim < 2**31
+        bins: npt.NDArray[np.signedinteger[Any]] = np.empty(
+            self.n, dtype=np.dtype("i4") if fits else np.dtype("i8")
+        )
         for start, sources in self._sources(torch.device("cpu")):
             places = torch.arange(start, start + len(sources))
             second = hash_signs(sources, seed=self.seed) < 0
