@@ -26,7 +26,8 @@ from evidence_texts import Text, read_texts
 from tasks.backbone import TokenRow
 from tasks.config import ModelConfig, RuntimeConfig
 from tasks.models import resolve_model
-from tasks.trainer import Fit, ReadRows, Trainer, planned_batches
+from tasks.trainer import Fit, ReadRows, Trainer
+from tasks.training_batches import planned_batches
 from tasks.training_config import BlocksTraining, TrainingConfig
 
 DOMAINS = (

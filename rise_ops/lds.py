@@ -7,135 +7,178 @@ queries. Trainings of equal subsets that differ in the order of rows say how muc
 noise that no method can foretell. METHOD.md, evaluation.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 
-from rise_ops.bootstrap import Interval, bootstrap_mean
+from rise_ops.bootstrap import LEVEL, Interval
+from rise_ops.lds_resampling import (
+    drawn_counts,
+    resampled_correlations,
+    shuffled_correlations,
+    whole_scores,
+)
 
 Scores = Float[np.ndarray, "rows queries"]
 Subsets = Bool[np.ndarray, "subsets rows"]
 Losses = Float[np.ndarray, "subsets queries"]
 Repeated = Float[np.ndarray, "repeated queries"]
 
+N_RESAMPLES = 1_000
+N_SHUFFLES = 1_000
+
 
 @dataclass(frozen=True, eq=False)
 class Lds:
-    """The LDS of scores.
+    """The LDS of a method's scores.
 
     Attributes:
         value: Mean over the queries, -1 to 1.
-        interval: 95 % bootstrap interval of the mean, over queries; None with one query.
-        deviation_over_subsets: Standard deviation of the mean when subsets are drawn anew from
-            those that were trained.
+        interval: 95 % bootstrap interval of it, queries and subsets drawn together.
+        deviation_over_subsets: Its standard deviation when the subsets alone are drawn anew.
         shuffled: Mean of the LDS of the same scores given to other rows.
         shuffled_deviation: Its standard deviation between shuffles.
+        p: Share of the shuffles, this one counted as one more, whose LDS is as high or higher.
         n_constant: Queries with equal predictions or equal losses in all subsets; they count as 0.
         per_query: One correlation a query.
+        resampled: Its value in each resample; the resamples are the same for all methods.
     """
 
     value: float
-    interval: Interval | None
+    interval: Interval
     deviation_over_subsets: float
     shuffled: float
     shuffled_deviation: float
+    p: float
     n_constant: int
     per_query: Float[np.ndarray, " queries"]
+    resampled: Float[np.ndarray, " resamples"]
+
+    def less(self, other: "Lds") -> Interval:
+        """Return the 95 % interval of this LDS less another of equal subsets, losses and seed."""
+        return _interval(self.resampled - other.resampled)
 
 
 @dataclass(frozen=True)
-class NoiseFloor:
-    """How much of the differences between subsets is the subsets.
+class Noise:
+    """How much of the differences between subsets is the subsets, and how much the order of rows.
 
     Attributes:
         n_repeated: Subsets that were trained a second time in another order.
-        deviation_between_seeds: Of a query's loss, root mean square over queries.
+        deviation_between_seeds: Of a query's loss, root mean square over queries; without what the
+            other order does to all subsets alike.
         deviation_between_subsets: The same between subsets.
-        best_correlation: Correlation with the losses that a method would have which foretells
+        ceiling: Pearson's correlation with the losses that a method would have which foretells
             everything but the noise; mean over queries.
-        seed_to_seed: Rank correlation of the two trainings over the repeated subsets; mean.
+        ceiling_interval: Its 95 % bootstrap interval, queries and subsets drawn together.
+        reliability: Spearman's correlation of the two trainings over the repeated subsets; mean.
     """
 
     n_repeated: int
     deviation_between_seeds: float
     deviation_between_subsets: float
-    best_correlation: float
-    seed_to_seed: float
+    ceiling: float
+    ceiling_interval: Interval
+    reliability: float
 
 
 def lds(
-    scores: Scores,
+    scores: Mapping[str, Scores],
     subsets: Subsets,
     losses: Losses,
     *,
-    rng: np.random.Generator,
-    n_resamples: int = 1_000,
-    n_shuffles: int = 20,
-) -> Lds:
-    """Return the LDS of scores, with its spread and with what shuffled scores give.
+    seed: int,
+    n_resamples: int = N_RESAMPLES,
+    n_shuffles: int = N_SHUFFLES,
+) -> dict[str, Lds]:
+    """Return the LDS of methods, on the same resamples and the same shuffles.
+
+    A method's numbers do not depend on which others are asked for.
 
     Args:
-        scores: Higher = stronger proponent; finite.
-        subsets: Whether a row was in a training.
+        scores: Of each method; higher = stronger proponent; finite.
+        subsets: Whether a row was in a training; of one size.
         losses: Of each query after each training.
-        rng: Of resamples and shuffles.
-        n_resamples: Bootstrap samples of the queries; a fifth as many of the subsets.
+        seed: Of resamples and shuffles.
+        n_resamples: Bootstrap samples of subsets and queries.
         n_shuffles: Shuffles of the rows' scores.
 
     Raises:
         ValueError: Shapes do not fit, a number is not finite, or there are fewer than 3 subsets.
     """
-    _check(scores, subsets, losses)
-    foretold = _foretold(subsets, scores)
-    per_query = rank_correlations(foretold, -losses)
-    shuffled = [
-        rank_correlations(_foretold(subsets, rng.permutation(scores)), -losses).mean()
-        for _ in range(n_shuffles)
-    ]
-    n_subsets = len(losses)
-    resampled = []
-    for _ in range(max(1, n_resamples // 5)):
-        drawn = rng.integers(0, n_subsets, n_subsets)
-        resampled.append(rank_correlations(foretold[drawn], -losses[drawn]).mean())
-    return Lds(
-        value=float(per_query.mean()),
-        interval=bootstrap_mean(per_query, rng=rng, n_resamples=n_resamples),
-        deviation_over_subsets=float(np.std(resampled)),
-        shuffled=float(np.mean(shuffled)),
-        shuffled_deviation=float(np.std(shuffled)),
-        n_constant=int(((np.ptp(foretold, axis=0) == 0) | (np.ptp(losses, axis=0) == 0)).sum()),
-        per_query=per_query,
-    )
+    for own in scores.values():
+        _check(own, subsets, losses)
+    if not scores:
+        return {}
+    rng = np.random.default_rng(seed)
+    whole = whole_scores(np.stack([*scores.values()]))
+    foretold = subsets.astype(np.float64) @ whole
+    (n_subsets, n_rows), n_queries = subsets.shape, losses.shape[1]
+    drawn = drawn_counts(n_subsets, n_resamples, rng=rng)
+    asked = drawn_counts(n_queries, n_resamples, rng=rng) / n_queries
+    both = np.zeros((len(scores), n_resamples))
+    alone = np.zeros_like(both)
+    for query, found in enumerate(resampled_correlations(foretold, losses, drawn)):
+        both += found * asked[:, query]
+        alone += found / n_queries
+    orders = rng.permuted(np.tile(np.arange(n_rows), (n_shuffles, 1)), axis=1)
+    shuffled = shuffled_correlations(whole, subsets, losses, orders)
+    return {
+        name: _one(foretold[number], losses, both[number], alone[number], shuffled[number])
+        for number, name in enumerate(scores)
+    }
 
 
-def noise_floor(losses: Losses, first: Repeated, again: Repeated) -> NoiseFloor:
+def noise_of(losses: Losses, first: Repeated, again: Repeated, *, seed: int) -> Noise:
     """Return how far trainings of equal subsets agree.
 
     Args:
         losses: Of all subsets.
         first: Of the repeated subsets, as in ``losses``.
         again: Of the same subsets, trained in another order.
+        seed: Of the resamples of the ceiling.
 
     Raises:
-        ValueError: Shapes differ, or nothing was repeated.
+        ValueError: Shapes differ, or fewer than two subsets were repeated.
     """
-    if first.shape != again.shape or len(first) < 1:
+    if first.shape != again.shape or len(first) < 2:
         raise ValueError(
-            "first and again must be one loss for each repeated subset and query, got "
-            f"{first.shape} and {again.shape}."
+            "first and again must be one loss for each repeated subset and query, of two subsets "
+            f"or more (what the order shifts in all subsets is no noise), got {first.shape} and "
+            f"{again.shape}."
         )
-    noise = ((first - again) ** 2 / 2).mean(0)
+    noise = (first - again).var(0, ddof=1) / 2
     total = losses.var(0, ddof=1)
-    explained = np.divide(noise, total, out=np.ones_like(total), where=total > 0)
-    return NoiseFloor(
+    rng = np.random.default_rng(seed)
+    resampled = _reached(
+        _resampled_variance(first - again, rng) / 2, _resampled_variance(losses, rng)
+    )
+    n_queries = losses.shape[1]
+    asked = drawn_counts(n_queries, N_RESAMPLES, rng=rng) / n_queries
+    return Noise(
         n_repeated=len(first),
         deviation_between_seeds=float(np.sqrt(noise.mean())),
         deviation_between_subsets=float(np.sqrt(total.mean())),
-        best_correlation=float(np.sqrt(np.clip(1 - explained, 0, 1)).mean()),
-        seed_to_seed=float(rank_correlations(first, again).mean()),
+        ceiling=float(_reached(noise, total).mean()),
+        ceiling_interval=_interval((resampled * asked).sum(1)),
+        reliability=float(rank_correlations(first, again).mean()),
     )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number after Holm (1979), in their order.
+
+    Rejecting those up to a level errs in one or more of the true hypotheses with at most that
+    probability, whatever their dependence.
+    """
+    order = np.argsort(p_values, kind="stable")
+    factors = len(p_values) - np.arange(len(p_values))
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.maximum.accumulate(np.asarray(p_values, dtype=float)[order] * factors)
+    return [float(value) for value in np.minimum(corrected, 1.0)]
 
 
 def random_subsets(n_rows: int, n_subsets: int, *, share: float, seed: int) -> Subsets:
@@ -159,8 +202,52 @@ def rank_correlations(
     return products / np.maximum(lengths[0] * lengths[1], 1e-12)
 
 
-def _foretold(subsets: Subsets, scores: Scores) -> Losses:
-    return subsets.astype(np.float64) @ scores.astype(np.float64)
+def _one(
+    foretold: Losses,
+    losses: Losses,
+    both: Float[np.ndarray, " resamples"],
+    alone: Float[np.ndarray, " resamples"],
+    shuffled: Float[np.ndarray, " shuffles"],
+) -> Lds:
+    per_query = rank_correlations(foretold, -losses)
+    value = float(per_query.mean())
+    # equal rankings may differ in the last digit by the way that they were correlated
+    n_as_high = int((shuffled >= value - 1e-12).sum())
+    return Lds(
+        value=value,
+        interval=_interval(both),
+        deviation_over_subsets=float(np.std(alone)),
+        shuffled=float(np.mean(shuffled)),
+        shuffled_deviation=float(np.std(shuffled)),
+        p=(1 + n_as_high) / (1 + len(shuffled)),
+        n_constant=int(((np.ptp(foretold, axis=0) == 0) | (np.ptp(losses, axis=0) == 0)).sum()),
+        per_query=per_query,
+        resampled=both,
+    )
+
+
+def _interval(resampled: Float[np.ndarray, " resamples"]) -> Interval:
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high))
+
+
+def _reached(
+    noise: Float[np.ndarray, "*rest queries"], total: Float[np.ndarray, "*rest queries"]
+) -> Float[np.ndarray, "*rest queries"]:
+    share = np.divide(noise, total, out=np.ones_like(total), where=total > 0)
+    return np.sqrt(np.clip(1 - share, 0, 1))
+
+
+def _resampled_variance(
+    values: Repeated, rng: np.random.Generator
+) -> Float[np.ndarray, "resamples queries"]:
+    """Return variances of resamples; as large in the mean as that of the values themselves."""
+    n = len(values)
+    shares = drawn_counts(n, N_RESAMPLES, rng=rng) / n
+    centered = values - values.mean(0)
+    spread = np.maximum(shares @ centered**2 - (shares @ centered) ** 2, 0.0)
+    # a factor for one degree of freedom, and one for what is drawn twice
+    return spread * (n / (n - 1)) ** 2
 
 
 def _check(scores: Scores, subsets: Subsets, losses: Losses) -> None:

@@ -304,6 +304,11 @@ def _load_backbone(
     return Backbone(resolved, model.to(device), dtype=dtype, device=device)
 
 
+def backbone_loads() -> int:
+    """Return how many times this process has read weights for `load_backbone`."""
+    return _load_backbone.cache_info().misses
+
+
 def model_is_loaded() -> bool:
     """Tell whether this process holds a model."""
     return _load_backbone.cache_info().currsize > 0

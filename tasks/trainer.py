@@ -2,15 +2,16 @@
 
 One `Trainer` holds one model. It reads texts into `ReadRows` once, and from then on gives their
 losses or takes steps. The loss of a row is the mean next-token cross-entropy over its predicted
-positions; of a batch, the mean over its rows: a long row weighs as much as a short one. Dropout is
-off. On a CPU the same rows, settings and seed give the same weights.
+positions; of a batch, the mean over its rows: a long row weighs as much as a short one. With
+``batch_tokens`` it is the mean over the batch's predicted tokens: every token weighs the same.
+Dropout is off. On a CPU the same rows, settings and seed give the same weights.
 """
 
 import math
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,11 @@ class ReadRows:
     def n_tokens(self) -> npt.NDArray[np.int64]:
         """Tokens of each row, int64 [rows]."""
         return np.array([len(own) for own in self.ids], dtype=np.int64)
+
+    @property
+    def n_predicted(self) -> npt.NDArray[np.int64]:
+        """Predicted tokens of each row, int64 [rows]."""
+        return self.n_tokens - np.array(self.first_target, dtype=np.int64)
 
 
 class Trainer:
@@ -189,13 +195,19 @@ class Trainer:
         return (losses * weights).sum(1)
 
     def backward(self, rows: ReadRows, group: Sequence[int]) -> float:
-        """Add the gradient of some rows' mean loss to the parameters; return that loss.
+        """Add the gradient of a batch's loss to the parameters; return that loss.
 
-        Large groups go in parts, so that their logits fit ``runtime.head_bytes``.
+        Large batches go in parts, so that their logits fit ``runtime.head_bytes``.
         """
         total = 0.0
+        n_predicted = rows.n_predicted
         for part in self._groups(rows, group):
-            loss = self.batch_losses(rows, part).sum() / len(group)
+            losses = self.batch_losses(rows, part)
+            if self.config.batch_tokens is None:
+                loss = losses.sum() / len(group)
+            else:
+                share = n_predicted[part] / n_predicted[list(group)].sum()
+                loss = (losses * torch.from_numpy(share).to(losses)).sum()
             torch.autograd.backward(loss)
             total += float(loss.detach())
         return total
@@ -250,7 +262,7 @@ class Fit:
         Args:
             trainer: The model.
             rows: What it read.
-            batches: Rows of each step; see `planned_batches`.
+            batches: Rows of each step; see `tasks.training_batches`.
         """
         if not batches:
             raise ValueError("there is no row to train on: expected 1 or more, got 0.")
@@ -287,10 +299,12 @@ class Fit:
         self.step += 1
 
     def epoch_losses(self) -> tuple[float, ...]:
-        """Return the mean loss of each finished epoch."""
-        size = self.n_steps // self._trainer.config.epochs
-        whole = len(self.losses) // size
-        return tuple(float(np.mean(self.losses[n * size : (n + 1) * size])) for n in range(whole))
+        """Return the mean loss of the steps of each finished epoch."""
+        ends = np.cumsum([len(own) for own in self._batches])
+        n_rows = int(ends[-1]) // self._trainer.config.epochs
+        borders = [0, *(np.flatnonzero(ends % n_rows == 0) + 1).tolist()]
+        done = [border for border in borders if border <= len(self.losses)]
+        return tuple(float(np.mean(self.losses[a:b])) for a, b in pairwise(done))
 
     def state(self) -> dict[str, Any]:
         """Return everything that `restore` needs: weights, moments, steps."""
@@ -348,22 +362,6 @@ def require_training_memory(model: ModelConfig, config: TrainingConfig, device: 
             "blocks (kind: blocks), take a smaller model, or free memory."
         )
     return need
-
-
-def planned_batches(
-    n_rows: int, subset: Sequence[int], config: TrainingConfig, *, seed: int
-) -> list[list[int]]:
-    """Return the rows of every step of all epochs.
-
-    There is one order of all rows for a seed and an epoch, and a subset keeps it: two trainings
-    differ in what they leave out, not in how the rest is ordered.
-    """
-    rng, kept = random.Random(seed), set(subset)
-    batches: list[list[int]] = []
-    for _ in range(config.epochs):
-        own = [row for row in rng.sample(range(n_rows), n_rows) if row in kept]
-        batches += [own[n : n + config.batch_rows] for n in range(0, len(own), config.batch_rows)]
-    return batches
 
 
 def rate_factor(step: int, n_steps: int, config: TrainingConfig) -> float:

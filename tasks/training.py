@@ -42,7 +42,8 @@ from tasks.evaluate.method import LabelledText
 from tasks.models import model_fingerprint, resolve_model
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.trained_part import adapted_layers
-from tasks.trainer import Fit, Trainer, planned_batches
+from tasks.trainer import Fit, Trainer
+from tasks.training_batches import planned_batches
 from tasks.training_config import LoraTraining, TrainingConfig
 
 TRAINING_VERSION = 2
@@ -187,7 +188,10 @@ def _train_into(
     config = trainer.config
     rows = trainer.read(texts)
     everything = range(len(rows))
-    fit = Fit(trainer, rows, planned_batches(len(rows), everything, config, seed=config.seed))
+    batches = planned_batches(
+        len(rows), everything, config, seed=config.seed, n_predicted=rows.n_predicted
+    )
+    fit = Fit(trainer, rows, batches)
     steps = checkpoint_steps(fit.n_steps, config.checkpoints)
     resume = _Resume(fit, home / RESUME_FILE, started)
     progress.start(total=fit.n_steps, unit="steps")

@@ -3,9 +3,9 @@
 Every field changes numbers, so every field is part of what a training run is known by.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from tasks.stage_config import Names, StageConfig
 
@@ -47,12 +47,22 @@ Trained = Annotated[FullTraining | BlocksTraining | LoraTraining, Field(discrimi
 
 
 class TrainingConfig(StageConfig):
-    """One training run with AdamW, the loss of a batch being the mean of its rows' mean losses."""
+    """One training run with AdamW.
+
+    The loss of a batch is the mean of its rows' mean losses; with ``batch_tokens``, the mean over
+    its predicted tokens.
+    """
 
     trained: Trained = Field(BlocksTraining(), title="What is trained")
     learning_rate: float = Field(2e-4, gt=0.0, title="Learning rate")
     epochs: int = Field(3, ge=1, title="Epochs")
     batch_rows: int = Field(8, ge=1, title="Rows a batch")
+    batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        title="Predicted tokens a batch",
+        description="About so many, in place of rows: as many tokens are as many steps.",
+    )
     warmup: float = Field(0.1, ge=0.0, le=1.0, title="Warm-up", description="Share of the steps.")
     decay: Literal["none", "linear"] = Field(
         "none", title="Decay of the learning rate", description="linear: to 0 with the last step."
@@ -76,3 +86,11 @@ class TrainingConfig(StageConfig):
     seed: int = Field(
         0, ge=0, lt=2**32, title="Seed", description="Of the order of rows, and of adapters."
     )
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # trainings that were kept before the field came are known without it
+        found: dict[str, Any] = dump(self)
+        if self.batch_tokens is None:
+            found.pop("batch_tokens", None)
+        return found

@@ -21,6 +21,20 @@ CLEAR = {"RISE compact": 3.0, "RISE wide": 3.0, "BM25": 0.7, "length": 0.0}
 BY_LENGTH = {"RISE compact": 1.0, "RISE wide": 1.0, "BM25": 0.2, "length": 4.0}
 NOTHING = dict.fromkeys(CLEAR, 0.0)
 
+LDS_FACTS: Mapping[str, Any] = {
+    "rows": 16,
+    "queries": 6,
+    "queries_too_short": 3,
+    "subsets": 8,
+    "rows_a_subset": 8,
+    "seconds_a_training": 14.0,
+    "loss_before": 3.91,
+    "loss_after": 3.745,
+    "repeated": 2,
+    "deviation_between_seeds": 0.0061,
+    "deviation_between_subsets": 0.0567,
+}
+
 ABOUT: Mapping[str, Any] = {
     "command": "rise evaluate x.yaml",
     "date": "2026-01-02T03:04:05+00:00",
@@ -30,7 +44,7 @@ ABOUT: Mapping[str, Any] = {
     "lineage": {
         "tasks": {"clear (predict)": {"texts": "aa", "model": "bb", "checkpoints": None}},
         "results": {"BM25 on clear (predict)": "cc"},
-        "trainings": {"lds on clear (predict)": {"rows": 8}},
+        "trainings": {"lds on clear (predict)": {"lds": LDS_FACTS}},
     },
 }
 
@@ -64,28 +78,60 @@ def effects(task: str) -> dict[str, list[dict[str, Any]]]:
     """Return lines of the counterfactual tables: RISE foretells training, BM25 does not."""
     cell = {"task": task, "paradigm": "predict"}
     size = {"n_queries": 6, "n_subsets": 8}
+    names = ("method", "kind", "value", "low", "high", "deviation", "p", "p_holm")
+    names += ("to_best_low", "to_best_high", "to_label_low", "to_label_high", "n_constant")
+    none = (None,) * 4
     lds = [
-        ("RISE compact", "method", 0.6, 0.5, 0.7, 0.05),
-        ("BM25", "method", 0.1, -0.2, 0.3, 0.1),
-        ("same label", "same_domain", 0.2, 0.1, 0.3, 0.1),
-        ("shuffled scores of RISE compact", "shuffled", 0.01, None, None, 0.1),
-        ("all but the noise", "noise_floor", 0.95, None, None, None),
+        ("RISE compact", "method", 0.6, 0.5, 0.7, 0.05, 0.001, 0.002, None, None, 0.2, 0.6, 0),
+        ("BM25", "method", 0.1, -0.2, 0.3, 0.1, 0.3, 0.3, -0.7, -0.2, -0.3, 0.1, 2),
+        ("same label", "same_domain", 0.2, 0.1, 0.3, 0.1, 0.01, None, *none, 0),
+        (
+            "shuffled scores of RISE compact",
+            "shuffled",
+            0.01,
+            None,
+            None,
+            0.1,
+            None,
+            None,
+            *none,
+            None,
+        ),
+        ("all but the noise", "ceiling", 0.95, 0.9, 0.98, None, None, None, *none, None),
+        (
+            "the same subset trained again",
+            "reliability",
+            0.9,
+            None,
+            None,
+            None,
+            None,
+            None,
+            *none,
+            None,
+        ),
     ]
-    names = ("method", "kind", "value", "low", "high", "deviation")
     losses = {("", "base"): 3.0, ("", "random"): 2.5, ("", "oracle"): 2.1}
     losses |= {("RISE compact", "top"): 2.2, ("RISE compact", "bottom"): 2.8}
     losses |= {("BM25", "top"): 2.52, ("BM25", "bottom"): 2.49}
+    signs = {"top": 1, "oracle": 1, "bottom": -1}
+    apart = {key: signs[key[1]] * (2.5 - one) for key, one in losses.items() if key[1] in signs}
     return {
         "lds": [{**cell, **size, **dict(zip(names, one, strict=True))} for one in lds],
         "tail_patch": [
             {**cell, "method": name, "k": 4, "value": value, "low": value - 0.001,
-             "high": value + 0.001, "random": 0.002, "n_queries": 5}
+             "high": value + 0.001, "random": 0.002, "above": value - 0.002,
+             "above_low": value - 0.004, "above_high": value, "tokens": 90.0,
+             "random_tokens": 80.0, "n_queries": 5}
             for name, value in (("RISE compact", 0.009), ("BM25", 0.002))
         ],
         "closed_loop": [
             {**cell, "method": method, "arm": arm, "seed": seed, "n_rows": 9, "n_tokens": 100,
+             "n_steps": 4, "asked_tokens": 200, "budget": 100, "bound": "oracle",
              "purity": None if arm == "base" else 0.5, "loss_target": loss + 0.001 * seed,
-             "loss_elsewhere": loss}
+             "loss_elsewhere": loss, "apart": apart.get((method, arm)),
+             **{f"apart_{end}": None if (method, arm) not in apart else apart[method, arm] + add
+                for end, add in (("low", -0.01), ("high", 0.01))}}
             for (method, arm), loss in losses.items()
             for seed in range(1 if arm == "base" else 2)
         ],
@@ -158,8 +204,14 @@ def _cost(method: str) -> dict[str, Any]:
         "n_tokens": 1_000,
         "tokens_per_second": 80.0,
         "bytes_per_row": BYTES[method],
-        "peak_bytes": 10**9,
+        "load_seconds": 2.0,
+        "start_bytes": 10**9,
+        "peak_bytes": 3 * 10**9,
+        "increase_bytes": 2 * 10**9,
+        "device_peak_bytes": None,
+        "pool": "a pool",
         "device": "cpu",
+        "machine": '{"processor": "A processor", "cores": 2, "threads": 1, "device": "cpu"}',
         "made": "2026-01-02T03:04:05+00:00",
         "notes": ["a note"],
     }

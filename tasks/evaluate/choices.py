@@ -14,8 +14,8 @@ from tasks.evaluate.planted import PlantedFiles, plant, write_planted
 from tasks.evaluate.registry import REGISTRY
 
 ALL = "all"
-NOT_OF_ALL = ("rise", "rapidin")
-"""Methods that other names stand for, with settings."""
+NOT_OF_ALL = ("rise", "rapidin", "sentence-embedding")
+"""Methods that other names stand for, or that are nothing without settings."""
 
 
 def task_list(names: str | None) -> list[str]:

@@ -1,15 +1,14 @@
 """The closed loop: train on what a method chooses, and see what the held-out losses say.
 
-Every arm trains from the same start on the same number of tokens. ``top`` and ``bottom`` take the
-rows that a method values highest and lowest for queries of one label, the target; ``random`` and
-``oracle`` (rows of the target's label) need no method, ``base`` no training. Held-out texts are
-never chosen from, and a row that equals one of them is left out. A method passes if the loss on the
-target is lower after ``top`` than after ``random``, and higher after ``bottom``, each by more than
-three deviations between seeds.
+Every arm trains from the same start on the same number of predicted tokens, in as many steps.
+``top`` and ``bottom`` take the rows that a method values highest and lowest for queries of one
+label, the target; ``random`` and ``oracle`` (rows of the target's label) need no method, ``base``
+no training. What is held out is never trained on. A method passes if the loss on the target is
+lower after ``top`` than after ``random``, and higher after ``bottom``: each by more than three
+deviations between seeds, and beyond chance over the held-out texts.
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +17,37 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.backbone import load_tokenizer
+from rise_ops.bootstrap import Interval, bootstrap_mean
+from tasks.evaluate.closed_loop_plan import Arm, LoopPlan
 from tasks.evaluate.counterfactual_config import ClosedLoopConfig
 from tasks.evaluate.loss_bank import LossBank, Training
 from tasks.evaluate.method import LabelledText, PreparedTask
-from tasks.evaluate.short_texts import MeasureRefused, balanced, cut_texts, with_loss
 from tasks.progress import NO_PROGRESS, Progress
 
 DEVIATIONS_TO_PASS = 3.0
 
-FULL_SHARE = 0.99
-"""A budget is spent when this share of it is; rows that do not fit the rest are passed over."""
+DIRECTIONS = {"top": 1.0, "oracle": 1.0, "bottom": -1.0}
+"""Sign that the loss of random rows less that of an arm should have."""
+
+
+@dataclass(frozen=True)
+class Apart:
+    """By how much an arm is apart from random rows on the target, as a right method has it.
+
+    Attributes:
+        value: Top: random - top; bottom: bottom - random. Mean over texts, of means over seeds.
+        low: End of its 95 % interval over held-out texts; None with fewer than two texts.
+        high: The other end.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+
+    @property
+    def is_beyond_chance(self) -> bool:
+        """Whether the interval lies above 0."""
+        return self.low is not None and self.low > 0
 
 
 @dataclass(frozen=True)
@@ -41,7 +60,11 @@ class Verdict:
         random: After random rows.
         bottom: After its weakest rows.
         deviation: Between seeds: root of the mean variance of the three arms.
-        passed: ``top < random < bottom``, each step by more than three deviations.
+        top_apart: By how much top is better than random.
+        bottom_apart: By how much bottom is worse than random.
+        recovered: Of what the oracle gains over random rows, the share that top gains; None where
+            the oracle is not better beyond chance.
+        passed: Both steps are more than three deviations between seeds, and beyond chance.
     """
 
     method: str
@@ -49,18 +72,13 @@ class Verdict:
     random: float
     bottom: float
     deviation: float
+    top_apart: Apart
+    bottom_apart: Apart
+    recovered: float | None
     passed: bool
 
 
-@dataclass(frozen=True)
-class _Arm:
-    method: str
-    arm: str
-    seed: int
-    rows: tuple[int, ...]
-
-
-def closed_loop_lines(
+def closed_loop(
     task: PreparedTask,
     held_out: Sequence[LabelledText],
     scores: Mapping[str, npt.NDArray[np.float32]],
@@ -68,8 +86,8 @@ def closed_loop_lines(
     folder: Path,
     *,
     progress: Progress = NO_PROGRESS,
-) -> list[dict[str, Any]]:
-    """Return every training of the closed loop, without task and paradigm.
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return every training of the closed loop, without task and paradigm, and facts of them.
 
     Args:
         task: The whole task.
@@ -83,163 +101,92 @@ def closed_loop_lines(
     Raises:
         MeasureRefused: The target has no queries, too few rows, or no held-out text.
     """
-    plan = _Plan(task, held_out, config)
+    plan = LoopPlan(task, held_out, config)
     arms = plan.arms({name: own for name, own in scores.items() if _chosen(name, config)})
-    bank = plan.bank(folder)
-    trainings = {arm: Training(arm.rows, arm.seed, plan.texts) for arm in arms}
+    bank = LossBank(folder, task.model, task.rows, plan.held_out, config.training, task.runtime)
+    texts = tuple(range(len(plan.held_out)))
+    trainings = {arm: Training(arm.rows, arm.seed, texts) for arm in arms}
     bank.fill([*trainings.values()], progress=progress)
-    return [plan.line(arm, bank.losses(training)) for arm, training in trainings.items()]
+    losses = {arm: bank.losses(training) for arm, training in trainings.items()}
+    is_target = np.array([own.label == plan.target for own in plan.held_out])
+    apart = _apart({arm: own[is_target] for arm, own in losses.items()}, seed=config.seed)
+    lines = [
+        {
+            "method": arm.method,
+            "arm": arm.arm,
+            "seed": arm.seed,
+            **plan.about(arm),
+            "loss_target": float(own[is_target].mean()),
+            "loss_elsewhere": float(own[~is_target].mean()) if (~is_target).any() else None,
+            **apart[arm.method, arm.arm],
+        }
+        for arm, own in losses.items()
+    ]
+    return lines, plan.facts()
 
 
 def verdicts(lines: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Return what the lines of one task and paradigm say of each method."""
-    found = []
+    oracle = _apart_of(lines, "", "oracle")
     random = _target_losses(lines, "", "random")
+    found = []
     for method in dict.fromkeys(line["method"] for line in lines if line["arm"] == "top"):
         top, bottom = (_target_losses(lines, method, arm) for arm in ("top", "bottom"))
+        above, below = (_apart_of(lines, method, arm) for arm in ("top", "bottom"))
         deviation = math.sqrt(np.mean([np.var(own, ddof=1) for own in (top, random, bottom)]))
         low, middle, high = (float(np.mean(own)) for own in (top, random, bottom))
         least = min(middle - low, high - middle)
-        passed = least > 0 and least > DEVIATIONS_TO_PASS * deviation
-        found.append(Verdict(method, low, middle, high, deviation, passed))
+        by_seeds = least > 0 and least > DEVIATIONS_TO_PASS * deviation
+        found.append(
+            Verdict(
+                method=method,
+                top=low,
+                random=middle,
+                bottom=high,
+                deviation=deviation,
+                top_apart=above,
+                bottom_apart=below,
+                recovered=above.value / oracle.value if oracle.is_beyond_chance else None,
+                passed=by_seeds and above.is_beyond_chance and below.is_beyond_chance,
+            )
+        )
     return found
-
-
-def rows_within(
-    order: Sequence[int], n_tokens: npt.NDArray[np.int64], *, budget: int
-) -> tuple[int, ...]:
-    """Return rows in their order until the budget of tokens is spent; ascending.
-
-    A row that does not fit into what is left is passed over.
-    """
-    taken, left = [], budget
-    for row in order:
-        if n_tokens[row] <= left:
-            taken.append(int(row))
-            left -= int(n_tokens[row])
-        if left <= (1.0 - FULL_SHARE) * budget:
-            break
-    return tuple(sorted(taken))
 
 
 def _chosen(name: str, config: ClosedLoopConfig) -> bool:
     return not config.methods or name in config.methods
 
 
+def _apart(
+    losses: Mapping[Arm, npt.NDArray[np.float64]], *, seed: int
+) -> dict[tuple[str, str], dict[str, float | None]]:
+    """Return the columns of `Apart` of each method and arm; null for random rows and the base."""
+    arms = dict.fromkeys((arm.method, arm.arm) for arm in losses)
+    means = {
+        key: np.mean([own for arm, own in losses.items() if (arm.method, arm.arm) == key], axis=0)
+        for key in arms
+    }
+    found: dict[tuple[str, str], dict[str, float | None]] = {}
+    for method, arm in arms:
+        value: float | None = None
+        interval: Interval | None = None
+        if arm in DIRECTIONS:
+            of_texts = DIRECTIONS[arm] * (means["", "random"] - means[method, arm])
+            value = float(of_texts.mean())
+            interval = bootstrap_mean(of_texts, rng=np.random.default_rng(seed))
+        found[method, arm] = {
+            "apart": value,
+            "apart_low": interval.low if interval else None,
+            "apart_high": interval.high if interval else None,
+        }
+    return found
+
+
+def _apart_of(lines: Sequence[Mapping[str, Any]], method: str, arm: str) -> Apart:
+    line = next(one for one in lines if one["method"] == method and one["arm"] == arm)
+    return Apart(line["apart"], line["apart_low"], line["apart_high"])
+
+
 def _target_losses(lines: Sequence[Mapping[str, Any]], method: str, arm: str) -> list[float]:
     own = (line for line in lines if line["method"] == method and line["arm"] == arm)
     return [line["loss_target"] for line in own]
-
-
-class _Plan:
-    """Which rows every arm takes, and which texts are held out."""
-
-    def __init__(
-        self, task: PreparedTask, held_out: Sequence[LabelledText], config: ClosedLoopConfig
-    ) -> None:
-        self._task, self._config = task, config
-        self.target = config.target or _most_frequent(task.queries)
-        self._tokenizer = load_tokenizer(task.model)
-        self._masked = config.training.positions == "completion"
-        rows = cut_texts(task.rows, self._tokenizer, max_tokens=config.training.max_tokens)
-        self._n_tokens = np.array(self._tokenizer.count([r.text for r in rows]), dtype=np.int64)
-        usable = with_loss(rows, self._tokenizer, completion=self._masked)
-        source = list(held_out) or [task.rows[n] for n in usable]
-        self.held_out = self._hold_out(source, taken_from_pool=not held_out)
-        self.texts = tuple(range(len(self.held_out)))
-        texts = {own.text for own in self.held_out}
-        self._usable = [n for n in usable if task.rows[n].text not in texts]
-        self._of_target = [n for n in self._usable if task.rows[n].label == self.target]
-        self._asked = self._selection_queries()
-        self.budget = self._checked_budget()
-
-    def arms(self, scores: Mapping[str, npt.NDArray[np.float32]]) -> list[_Arm]:
-        """Return every training: base, random, oracle, and two a method and seed."""
-        seeds = range(self._config.seeds)
-        arms = [_Arm("", "base", 0, ())]
-        for name, candidates in (("random", self._usable), ("oracle", self._of_target)):
-            for seed in seeds:
-                rng = np.random.default_rng([self._config.seed, seed])
-                order = [int(row) for row in rng.permutation(candidates)]
-                arms.append(_Arm("", name, seed, self._within(order)))
-        for method, own in scores.items():
-            values = own[:, self._asked].astype(np.float64).mean(axis=1)
-            ranked = sorted(self._usable, key=lambda row: -values[row])
-            for arm, order in (("top", ranked), ("bottom", ranked[::-1])):
-                rows = self._within(order)
-                arms += [_Arm(method, arm, seed, rows) for seed in seeds]
-        return arms
-
-    def bank(self, folder: Path) -> LossBank:
-        """Return the bank of these trainings."""
-        training = self._config.training
-        return LossBank(
-            folder, self._task.model, self._task.rows, self.held_out, training, self._task.runtime
-        )
-
-    def line(self, arm: _Arm, losses: npt.NDArray[np.float64]) -> dict[str, Any]:
-        """Return a line of the table."""
-        target = np.array([own.label == self.target for own in self.held_out])
-        right = [self._task.rows[row].label == self.target for row in arm.rows]
-        return {
-            "method": arm.method,
-            "arm": arm.arm,
-            "seed": arm.seed,
-            "n_rows": len(arm.rows),
-            "n_tokens": int(self._n_tokens[list(arm.rows)].sum()),
-            "purity": float(np.mean(right)) if right else None,
-            "loss_target": float(losses[target].mean()),
-            "loss_elsewhere": float(losses[~target].mean()) if (~target).any() else None,
-        }
-
-    def _within(self, order: Sequence[int]) -> tuple[int, ...]:
-        return rows_within(order, self._n_tokens, budget=self.budget)
-
-    def _hold_out(
-        self, source: Sequence[LabelledText], *, taken_from_pool: bool
-    ) -> list[LabelledText]:
-        """Draw as many texts of the target as of the others; of the pool, at most a third."""
-        most = self._config.training.max_tokens
-        cut = cut_texts(source, self._tokenizer, max_tokens=most)
-        usable = with_loss(cut, self._tokenizer, completion=True)
-        parts: list[LabelledText] = []
-        for is_target in (True, False):
-            own = [n for n in usable if (source[n].label == self.target) == is_target]
-            n = self._config.held_out
-            n = min(n, len(own) // 3) if taken_from_pool else n
-            parts += [source[k] for k in balanced(source, own, n, seed=self._config.seed)]
-        if not any(own.label == self.target for own in parts):
-            raise MeasureRefused(
-                f"the closed loop on {self._task.name} has no held-out text of label "
-                f"{self.target!r}; name another label (closed_loop.target), or leave it out."
-            )
-        return parts
-
-    def _selection_queries(self) -> list[int]:
-        queries = self._task.queries
-        own = [n for n, query in enumerate(queries) if query.label == self.target]
-        if not own:
-            raise MeasureRefused(
-                f"closed_loop.target is {self.target!r}, but queries of {self._task.name} are "
-                f"{sorted({query.label for query in queries})}; name one of these."
-            )
-        most, seed = self._config.selection_queries, self._config.seed
-        return balanced(queries, own, most, seed=seed)
-
-    def _checked_budget(self) -> int:
-        """Return the tokens an arm gets: no more than the oracle has, or half of the pool."""
-        of_target = int(self._n_tokens[self._of_target].sum())
-        half = int(self._n_tokens[self._usable].sum()) // 2
-        budget = min(self._config.tokens, of_target, half)
-        if budget < int(self._n_tokens[self._usable].max(initial=1)):
-            raise MeasureRefused(
-                f"the closed loop on {self._task.name} has {of_target} tokens of label "
-                f"{self.target!r} and {2 * half} in all: too few for an arm. Use more rows, or "
-                "leave it out."
-            )
-        return budget
-
-
-def _most_frequent(queries: Sequence[LabelledText]) -> str:
-    counts = Counter(query.label for query in queries)
-    return max(sorted(counts), key=lambda label: counts[label])

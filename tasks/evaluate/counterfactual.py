@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.evaluate.closed_loop import closed_loop_lines
+from tasks.evaluate.closed_loop import closed_loop
 from tasks.evaluate.counterfactual_config import CounterfactualConfig
-from tasks.evaluate.lds import lds_facts, lds_lines, lds_losses, lds_task
+from tasks.evaluate.lds import lds_facts, lds_lines, lds_losses, lds_task, n_too_short
 from tasks.evaluate.method import LabelledText, MethodRefused, MethodScores, PreparedTask
 from tasks.evaluate.short_texts import MeasureRefused
 from tasks.evaluate.tail_patch import tail_patch_lines
@@ -23,12 +23,19 @@ from tasks.progress import NO_PROGRESS, Progress
 from tasks.trainer import DivergedError
 
 Scorer = Callable[[PreparedTask], MethodScores]
-"""`Method.scores`, or something that looks up what was kept; may raise `MethodRefused`."""
+"""`Method.scores`, or something that looks up what was kept.
+
+It may raise `MethodRefused` or `MethodFailedError`.
+"""
 
 Line = dict[str, Any]
 
 EVERY_METHOD = "every method"
 """Stands for the methods where a measure is refused, and not a method."""
+
+
+class MethodFailedError(RuntimeError):
+    """A method that should have scored broke; the message says how."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +63,8 @@ class Counterfactual:
         closed_loop: Of ``CLOSED_LOOP_SCHEMA``.
         refusals: Of ``REFUSALS_SCHEMA``: methods that do not score the rows of LDS.
         facts: What a reader should know of the trainings, JSON-ready.
+        finished: Whether another try would find the same: all was measured, or the task is too
+            small. A method without scores, a divergence or too little memory may go away.
     """
 
     lds: list[Line] = field(default_factory=list)
@@ -63,6 +72,7 @@ class Counterfactual:
     closed_loop: list[Line] = field(default_factory=list)
     refusals: list[Line] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    finished: bool = True
 
 
 def counterfactual(
@@ -77,7 +87,7 @@ def counterfactual(
 
     Args:
         task: What is measured.
-        scorers: Methods by name; one that refuses is left out, and said.
+        scorers: Methods by name; one that refuses or fails is left out, and said.
         config: What is measured, and how.
         folder: Where trainings are kept.
         progress: Receives one step for each training.
@@ -112,8 +122,10 @@ class _Run:
         """Take a measure, or record why it cannot be taken on this task."""
         try:
             take()
-        except (MeasureRefused, DivergedError, MemoryError) as refusal:
-            self._refused(EVERY_METHOD, str(refusal))
+        except MeasureRefused as refusal:
+            self._without(EVERY_METHOD, str(refusal))
+        except (DivergedError, MemoryError) as refusal:
+            self._without(EVERY_METHOD, str(refusal), finished=False)
 
     def lds(self, whole: PreparedTask) -> None:
         """See `tasks.evaluate.lds`."""
@@ -123,7 +135,7 @@ class _Run:
         small = lds_task(whole, config)
         found = lds_losses(small, config, self._folder, progress=self._progress)
         self.result.lds = lds_lines(small, found, self._scores(small))
-        self.result.facts["lds"] = lds_facts(small, found)
+        self.result.facts["lds"] = lds_facts(small, found, n_too_short(whole, config))
 
     def tail_patch(self) -> None:
         """See `tasks.evaluate.tail_patch`."""
@@ -138,7 +150,7 @@ class _Run:
         config = self._config.closed_loop
         if config is not None:
             scores, folder = self._whole_scores, self._folder
-            self.result.closed_loop = closed_loop_lines(
+            self.result.closed_loop, self.result.facts["closed_loop"] = closed_loop(
                 self._task, held_out, scores, config, folder, progress=self._progress
             )
 
@@ -152,10 +164,15 @@ class _Run:
             try:
                 scores[name] = scorer(task).scores
             except MethodRefused as refusal:
-                self._refused(name, str(refusal))
+                self._without(name, str(refusal), finished=False)
+            except MethodFailedError as failure:
+                self._without(name, str(failure), kind="failed", finished=False)
         return scores
 
-    def _refused(self, name: str, reason: str) -> None:
-        line = {"method": name, "kind": "refused", "reason": reason}
+    def _without(
+        self, name: str, reason: str, *, kind: str = "refused", finished: bool = True
+    ) -> None:
+        self.result.finished = self.result.finished and finished
+        line = {"method": name, "kind": kind, "reason": reason}
         if line not in self.result.refusals:
             self.result.refusals.append(line)

@@ -28,7 +28,11 @@ class LdsConfig(StageConfig):
     subsets: int = Field(40, ge=3, title="Subsets")
     share: float = Field(0.5, gt=0.0, lt=1.0, title="Share of the rows in a subset")
     repeats: int = Field(
-        6, ge=1, title="Subsets trained twice", description="They say how much is noise."
+        6,
+        ge=2,
+        title="Subsets trained twice",
+        description="They say how much is noise; of one pair alone it cannot be told from what "
+        "another order does to all subsets alike, which is none.",
     )
     seed: int = Field(7, ge=0, lt=2**32, title="Seed of rows and subsets")
     training: TrainingConfig = Field(SHORT, title="Training")
@@ -54,7 +58,9 @@ class ClosedLoopConfig(StageConfig):
     target: str | None = Field(
         None, title="Target label", description="Empty: the label that most queries have."
     )
-    tokens: int = Field(6_000, ge=2, title="Tokens an arm", description="Of its rows, once.")
+    tokens: int = Field(
+        6_000, ge=2, title="Tokens an arm", description="Predicted tokens of its rows, once."
+    )
     seeds: int = Field(3, ge=2, title="Seeds", description="Of the order and of random rows.")
     held_out: int = Field(
         100,
@@ -68,11 +74,12 @@ class ClosedLoopConfig(StageConfig):
     methods: Names = Field(
         (),
         title="Methods that choose",
-        description="As the run names them. Empty: all; each takes two arms times the seeds.",
+        description="As settings or tables name them. Empty: all; each takes two arms times the "
+        "seeds.",
     )
     seed: int = Field(7, ge=0, lt=2**32, title="Seed of held-out texts and draws")
     training: TrainingConfig = Field(
-        TrainingConfig(trained=BlocksTraining(blocks=4), epochs=2, batch_rows=8, max_tokens=64),
+        TrainingConfig(trained=BlocksTraining(blocks=4), epochs=2, batch_tokens=500, max_tokens=64),
         title="Training",
     )
 
@@ -97,7 +104,11 @@ def _gpu() -> CounterfactualConfig:
     return CounterfactualConfig(
         lds=LdsConfig(rows=512, queries=100, subsets=100, repeats=10, training=full),
         tail_patch=TailPatchConfig(queries=100, training=full),
-        closed_loop=ClosedLoopConfig(tokens=1_200_000, held_out=400, training=full),
+        closed_loop=ClosedLoopConfig(
+            tokens=1_200_000,
+            held_out=400,
+            training=full.model_copy(update={"batch_tokens": 4_000}),
+        ),
     )
 
 

@@ -1,7 +1,8 @@
 """The counterfactual measures of a cell, taken once and kept: what do trainings say of methods?
 
 Kept by the task, the methods and the settings together. Losses of trainings are banked on their
-own, so that a further method is measured without training anew.
+own, so that a further method is measured without training anew, and so is whatever another try may
+measure after all: it is taken again by the next run.
 """
 
 import logging
@@ -12,27 +13,32 @@ from pathlib import Path
 from typing import Any
 
 from storage.files import read_json, short_id, write_json
+from tasks.backbone import load_tokenizer, resolve_device
 from tasks.evaluate.counterfactual import (
     EVERY_METHOD,
     Counterfactual,
+    MethodFailedError,
     Scorer,
     TrainedTask,
     counterfactual,
 )
 from tasks.evaluate.counterfactual_config import CounterfactualConfig
+from tasks.evaluate.kept import RESULT_VERSION
 from tasks.evaluate.method import MethodRefused, MethodScores, PreparedTask
 from tasks.evaluate.ready import ReadyTask, ready_task
-from tasks.evaluate.registry import ChosenMethod, choose_methods
-from tasks.evaluate.run import Outcome, scores_of
+from tasks.evaluate.registry import ChosenMethod, choose_methods, table_names
+from tasks.evaluate.run import REASON_CHARS, Outcome, scores_of
 from tasks.evaluate.settings import EvaluateConfig, Paradigm, settings_of
 from tasks.evaluate.texts import labelled_digest
 from tasks.progress import NO_PROGRESS, Progress
+from tasks.training import TRAINING_VERSION
 
 LOG = logging.getLogger(__name__)
-EFFECTS_VERSION = 1
+EFFECTS_VERSION = 2
+"""Raised when the same things would give other numbers."""
+
 EFFECTS = "counterfactual"
 BANK = "trainings"
-
 
 MEASURES = ("lds", "tail_patch", "closed_loop")
 """Measures and the tables of the same names; each is taken and kept alone."""
@@ -70,9 +76,10 @@ def measure_effects(
     *,
     progress: Progress = NO_PROGRESS,
 ) -> EffectsReport:
-    """Take the counterfactual measures of a task, those that are not kept from before.
+    """Take the counterfactual measures of a task, those that are not finished from before.
 
-    A task that is too small for one of them is said so; the others are taken.
+    A task that is too small for one of them is said so; the others are taken. A measure that lacks
+    a method, or diverged, or did not fit into memory, is no finished one.
 
     Args:
         config: With counterfactual settings.
@@ -87,7 +94,7 @@ def measure_effects(
     reasons: dict[str, str] = {}
     for measure, settings in _asked(config).items():
         path = _path(config, ready, chosen, measure, settings)
-        if not path.is_file():
+        if not path.is_file() or not read_json(path)["finished"]:
             write_json(path, asdict(_measured(config, ready, chosen, settings, progress)))
         found = read_json(path)
         n_lines[measure] = len(found[measure])
@@ -100,7 +107,7 @@ def measure_effects(
 def kept_effects(
     config: EvaluateConfig, ready: ReadyTask, methods: Sequence[ChosenMethod]
 ) -> dict[str, dict[str, Any]]:
-    """Return the fields of `Counterfactual` for each measure that was taken."""
+    """Return the fields of `Counterfactual` for each measure that was taken, finished or not."""
     if not config.measures_training(ready.texts.name, ready.paradigm):
         return {}
     paths = {
@@ -122,6 +129,10 @@ def _asked(config: EvaluateConfig) -> dict[str, CounterfactualConfig]:
     if whole is None:
         return {}
     none = dict.fromkeys(MEASURES)
+    if whole.closed_loop is not None:
+        methods = table_names(whole.closed_loop.methods, choose_methods(config.methods))
+        loop = whole.closed_loop.model_copy(update={"methods": methods})
+        whole = whole.model_copy(update={"closed_loop": loop})
     return {
         measure: whole.model_copy(update={**none, measure: getattr(whole, measure)})
         for measure in MEASURES
@@ -157,7 +168,7 @@ def _scorer(config: EvaluateConfig, ready: ReadyTask, method: ChosenMethod) -> S
             raise
         except Exception as error:
             LOG.warning("%s failed:\n%s", method.name, traceback.format_exc())
-            raise MethodRefused(f"failed: {type(error).__name__}: {error}") from error
+            raise MethodFailedError(f"{type(error).__name__}: {error}"[:REASON_CHARS]) from error
         return MethodScores(kept.scores(), kept.cost, tuple(kept.notes))
 
     return scorer
@@ -172,6 +183,10 @@ def _path(
 ) -> Path:
     known = {
         "version": EFFECTS_VERSION,
+        "training_version": TRAINING_VERSION,
+        "result_version": RESULT_VERSION,
+        "tokenizer": load_tokenizer(ready.model).fingerprint,
+        "device": resolve_device(config.runtime.device).partition(":")[0],
         **ready.identity,
         "whole": ready.whole.identity,
         "methods": [[one.name, one.key, dict(one.settings)] for one in methods],

@@ -75,6 +75,7 @@ class EkFac:
             warnings.simplefilter("ignore", FutureWarning)  # of kronfluence's own calls
             started = time.monotonic()
             analyzer, layers = self._analyzer(task, Path(folder))
+            loaded = time.monotonic()
             rows = [read.rows.rows[place] for place in read.rows.predicted]
             queries = [read.queries.rows[place] for place in read.queries.predicted]
             self._fit(analyzer, rows)
@@ -86,9 +87,10 @@ class EkFac:
         scores = np.zeros((len(task.rows), len(task.queries)), dtype=np.float32)
         scores[np.ix_(read.rows.predicted, read.queries.predicted)] = found
         cost = Cost(
-            index_seconds=fitted - started,
+            index_seconds=fitted - loaded,
             query_seconds=over - fitted,
             n_tokens=read.rows.n_tokens,
+            load_seconds=loaded - started,
         )
         note = f"{PACKAGE} {version}, {len(layers)} linear layers; rows are read again to be scored"
         return MethodScores(scores, cost, (note, *read.notes))

@@ -11,8 +11,9 @@ from tasks.backbone import resolve_device
 from tasks.evaluate.closed_loop import verdicts
 from tasks.evaluate.effects import MEASURES, kept_effects
 from tasks.evaluate.kept import KeptResult
-from tasks.evaluate.machine import machine, now
+from tasks.evaluate.machine import machine, now, together
 from tasks.evaluate.measure import MEASURE_VERSION, examples, measured
+from tasks.evaluate.method import Cost
 from tasks.evaluate.ready import ReadyTask, ready_task
 from tasks.evaluate.registry import ChosenMethod, choose_methods
 from tasks.evaluate.run import Outcome, cells, kept_result
@@ -80,7 +81,7 @@ def gather(
     lines["methods"] = [_method_line(one) for one in chosen]
     folder = Path(config.work) / TABLES
     tables = {name: lines_table(name, found) for name, found in lines.items()}
-    write_tables(folder, Tables(**tables, about=_about(config, command, lineage)))
+    write_tables(folder, Tables(**tables, about=_about(config, command, lineage, lines)))
     return _gathered(folder, lines)
 
 
@@ -160,11 +161,23 @@ def _cost_line(kept: KeptResult) -> dict[str, Any]:
         "n_tokens": cost.n_tokens,
         "tokens_per_second": cost.n_tokens / cost.index_seconds if has_speed else None,
         "bytes_per_row": cost.bytes_per_row,
+        "load_seconds": cost.load_seconds,
+        "start_bytes": cost.start_bytes,
         "peak_bytes": cost.peak_bytes,
-        "device": kept.about["device"],
+        "increase_bytes": _increase(cost),
+        "device_peak_bytes": cost.device_peak_bytes,
+        "pool": kept.about["pool"],
+        "device": kept.about["machine"]["device"],
+        "machine": json.dumps(kept.about["machine"]),
         "made": kept.about["made"],
         "notes": kept.notes,
     }
+
+
+def _increase(cost: Cost) -> int | None:
+    if cost.peak_bytes is None or cost.start_bytes is None:
+        return None
+    return cost.peak_bytes - cost.start_bytes
 
 
 def _refusal(outcome: Outcome) -> dict[str, Any]:
@@ -177,11 +190,14 @@ def _refusal(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _about(config: EvaluateConfig, command: str, lineage: Mapping[str, Any]) -> dict[str, Any]:
+def _about(
+    config: EvaluateConfig, command: str, lineage: Mapping[str, Any], lines: Lines
+) -> dict[str, Any]:
+    made_on = [json.loads(one) for one in dict.fromkeys(line["machine"] for line in lines["costs"])]
     return {
         "command": command,
         "date": now(),
-        "machine": machine(resolve_device(config.runtime.device)),
+        "machine": together(made_on or [machine(resolve_device(config.runtime.device))]),
         "versions": environment(),
         "settings": settings_of(config),
         "lineage": dict(lineage),

@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from storage.errors import CorruptionError
 from storage.files import published_folder, read_json, short_id, write_json
-from tasks.evaluate.machine import now
+from tasks.evaluate.machine import machine, now
 from tasks.evaluate.method import Cost, MethodScores
 
-RESULT_VERSION = 1
-"""Part of what every result is known by; raised when the same things would give other scores."""
+RESULT_VERSION = 2
+"""Part of what every result is known by; raised when the same things would give other scores, or
+another account of their cost."""
 
 RESULTS = "results"
 MEASURED = "measured"
@@ -33,7 +34,8 @@ class KeptResult:
     Attributes:
         result_id: Short id of what they depend on.
         folder: Where they are.
-        about: ``identity``, ``cost``, ``notes``, ``device``, ``made``, and names for people.
+        about: ``identity``, ``cost``, ``notes``, ``machine``, ``pool``, ``made``, and names for
+            people.
     """
 
     result_id: str
@@ -91,6 +93,7 @@ def keep_result(
     scores: MethodScores,
     *,
     device: str,
+    pool: str,
     names: Mapping[str, str],
 ) -> KeptResult:
     """Keep scores under what they depend on; another process may have done so meanwhile.
@@ -99,7 +102,8 @@ def keep_result(
         work: The evaluation's folder.
         identity: Everything that decides the scores.
         scores: What the method gave.
-        device: Where it ran.
+        device: Where it ran, resolved.
+        pool: Id of its rows and model, which several tasks may share.
         names: Task, paradigm and method, for people who look into the folder.
     """
     known = result_id(identity)
@@ -108,7 +112,8 @@ def keep_result(
         "identity": {"version": RESULT_VERSION, **identity},
         "cost": asdict(scores.cost),
         "notes": list(scores.notes),
-        "device": device,
+        "machine": machine(device),
+        "pool": pool,
         "made": now(),
         "shape": list(scores.scores.shape),
         **names,

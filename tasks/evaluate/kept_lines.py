@@ -26,10 +26,12 @@ class KeptLines:
     Attributes:
         values: One line a text, in the order of texts.
         seconds: What making them took, over all runs.
+        reused: Some were there before.
     """
 
     values: np.ndarray
     seconds: float
+    reused: bool = False
 
 
 def kept_lines(
@@ -56,11 +58,13 @@ def kept_lines(
     remove_partials(folder)
     progress.start(total=n_lines, unit="texts")
     values: np.ndarray | None = None
-    seconds = 0.0
+    seconds, reused = 0.0, False
     for start in range(0, n_lines, block):
         places = range(start, min(start + block, n_lines))
         file = folder / f"lines-{start:08d}.npz"
-        if not file.is_file():
+        if file.is_file():
+            reused = True
+        else:
             _write(file, make, places)
         with np.load(file) as kept:
             lines, took = kept["lines"], float(kept["seconds"])
@@ -71,7 +75,7 @@ def kept_lines(
         progress.advance(len(places))
     if values is None:
         raise ValueError(f"there is nothing to do: expected 1 text or more, got {n_lines}.")
-    return KeptLines(values, seconds)
+    return KeptLines(values, seconds, reused)
 
 
 def _write(file: Path, make: Callable[[range], np.ndarray], places: range) -> None:

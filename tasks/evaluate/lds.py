@@ -2,11 +2,12 @@
 
 The rows and queries are drawn from the task and cut short (`lds_task`); methods score these, not
 the whole texts. Beside the methods stand what they are to be read against: knowing the label alone,
-the scores of the best method given to other rows (nothing), and what a method could reach at all,
-as trainings of equal subsets differ by the order of their rows.
+the scores of the best method given to other rows (nothing), the ceiling of what a method could
+reach at all, as trainings of equal subsets differ by the order of their rows, and how far two such
+trainings agree.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rise_ops.lds import Lds, NoiseFloor, lds, noise_floor, random_subsets
+from rise_ops.bootstrap import Interval
+from rise_ops.lds import Lds, Noise, holm, lds, noise_of, random_subsets
 from tasks.backbone import load_tokenizer
 from tasks.evaluate.counterfactual_config import LdsConfig
 from tasks.evaluate.loss_bank import LossBank, Training
 from tasks.evaluate.method import PreparedTask
 from tasks.evaluate.short_texts import MeasureRefused, balanced, cut_texts, same_label, with_loss
 from tasks.progress import NO_PROGRESS, Progress
+
+LEAST_PREDICTED = 5
+"""Predicted tokens of a query: the loss of fewer is that of a word, and jumps with it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,20 +46,20 @@ class LdsLosses:
     before: npt.NDArray[np.float64]
     seconds: float
 
-    @property
-    def floor(self) -> NoiseFloor:
-        """How much of the differences is noise."""
-        return noise_floor(self.losses, self.losses[: len(self.again)], self.again)
+    def noise(self, seed: int) -> Noise:
+        """Return how much of the differences is noise; the seed is of its resamples."""
+        return noise_of(self.losses, self.losses[: len(self.again)], self.again, seed=seed)
 
 
 def lds_task(task: PreparedTask, config: LdsConfig) -> PreparedTask:
     """Return the few short rows and queries of a task that trainings are repeated on.
 
     Rows that are at least as long as the cut are preferred, so that rows are of one length where
-    the task has enough of them; prompts of queries carry no loss.
+    the task has enough of them; prompts of queries carry no loss, and a query with fewer than
+    `LEAST_PREDICTED` predicted tokens is not drawn.
 
     Raises:
-        MeasureRefused: Fewer than 4 rows, or no query, have a predicted token before the cut.
+        MeasureRefused: Fewer than 4 rows have a predicted token before the cut, or no query enough.
     """
     tokenizer = load_tokenizer(task.model)
     most = config.training.max_tokens
@@ -64,7 +69,7 @@ def lds_task(task: PreparedTask, config: LdsConfig) -> PreparedTask:
     n_taken = config.rows + (config.queries if config.queries_from == "rows" else 0)
     taken = balanced(rows, usable, n_taken, seed=config.seed, preferred=whole)
     if config.queries_from == "rows":
-        answered = set(with_loss(rows, tokenizer, completion=True))
+        answered = set(with_loss(rows, tokenizer, completion=True, least=LEAST_PREDICTED))
         candidates = [n for n in taken if n in answered]
         asked = balanced(rows, candidates, config.queries, seed=config.seed + 1)
         kept = [n for n in taken if n not in set(asked)]
@@ -73,15 +78,15 @@ def lds_task(task: PreparedTask, config: LdsConfig) -> PreparedTask:
     else:
         kept = taken
         cut = cut_texts(task.queries, tokenizer, max_tokens=most)
-        askable = with_loss(cut, tokenizer, completion=True)
+        askable = with_loss(cut, tokenizer, completion=True, least=LEAST_PREDICTED)
         asked = balanced(cut, askable, config.queries, seed=config.seed)
         queries = [cut[n] for n in asked]
         positives = task.positives[np.ix_(kept, asked)]
     if len(kept) < 4 or not queries:
         raise MeasureRefused(
-            f"LDS on {task.name} needs 4 rows and a query with a predicted token among their first "
-            f"{most}, found {len(kept)} and {len(queries)}. Raise lds.training.max_tokens, or "
-            "leave LDS out for this task."
+            f"LDS on {task.name} needs 4 rows with a predicted token among their first {most}, and "
+            f"a query with {LEAST_PREDICTED}, found {len(kept)} and {len(queries)}. Raise "
+            "lds.training.max_tokens, or leave LDS out for this task."
         )
     return replace(
         task,
@@ -91,6 +96,14 @@ def lds_task(task: PreparedTask, config: LdsConfig) -> PreparedTask:
         work=task.work / "lds",
         seed=config.seed,
     )
+
+
+def n_too_short(task: PreparedTask, config: LdsConfig) -> int:
+    """Return how many of a task's queries `lds_task` draws from have too few predicted tokens."""
+    tokenizer = load_tokenizer(task.model)
+    asked = task.rows if config.queries_from == "rows" else task.queries
+    cut = cut_texts(asked, tokenizer, max_tokens=config.training.max_tokens)
+    return len(cut) - len(with_loss(cut, tokenizer, completion=True, least=LEAST_PREDICTED))
 
 
 def lds_losses(
@@ -134,75 +147,112 @@ def lds_lines(
         found: Of its retrainings.
         scores: Of its rows and queries, by method.
     """
-    measured = {name: _lds(task, found, own) for name, own in scores.items()}
-    lines = [_line("method", name, own, found) for name, own in measured.items()]
+    measured = _lds(task, found, scores)
+    domain = None
     if task.positives.any() and not task.positives.all():
-        known = _lds(task, found, task.positives.astype(np.float32))
-        lines.append(_line("same_domain", "same label", known, found))
+        # the same seed: the same resamples as those of the methods
+        domain = _lds(task, found, {"same label": task.positives})["same label"]
+    lines = _method_lines(measured, domain, found)
+    if domain is not None:
+        lines.append(_line("same_domain", "same label", domain, found) | {"p": domain.p})
     if measured:
-        best = max(measured, key=lambda name: measured[name].value)
+        best = _best(measured)
         lines.append(_shuffled_line(best, measured[best], found))
-    return [*lines, *_floor_lines(found)]
+    return [*lines, *_noise_lines(found, task.seed)]
 
 
-def lds_facts(task: PreparedTask, found: LdsLosses) -> dict[str, Any]:
-    """Return what a reader should know of the retrainings, JSON-ready."""
-    floor = found.floor
+def lds_facts(task: PreparedTask, found: LdsLosses, n_left_out: int) -> dict[str, Any]:
+    """Return what a reader should know of the retrainings, JSON-ready.
+
+    Args:
+        task: As `lds_task` gives it.
+        found: Of its retrainings.
+        n_left_out: Queries that were too short to be drawn.
+    """
+    noise = found.noise(task.seed)
     return {
         "rows": len(task.rows),
         "queries": len(task.queries),
+        "queries_too_short": n_left_out,
         "subsets": len(found.subsets),
         "rows_a_subset": int(found.subsets[0].sum()),
         "seconds_a_training": found.seconds,
         "loss_before": float(found.before.mean()),
         "loss_after": float(found.losses.mean()),
-        "repeated": floor.n_repeated,
-        "deviation_between_seeds": floor.deviation_between_seeds,
-        "deviation_between_subsets": floor.deviation_between_subsets,
+        "repeated": noise.n_repeated,
+        "deviation_between_seeds": noise.deviation_between_seeds,
+        "deviation_between_subsets": noise.deviation_between_subsets,
     }
 
 
-def _lds(task: PreparedTask, found: LdsLosses, scores: npt.NDArray[np.float32]) -> Lds:
-    rng = np.random.default_rng(task.seed)
-    return lds(scores.astype(np.float64), found.subsets, found.losses, rng=rng)
+def _lds(
+    task: PreparedTask, found: LdsLosses, scores: Mapping[str, npt.NDArray[Any]]
+) -> dict[str, Lds]:
+    wide = {name: own.astype(np.float64) for name, own in scores.items()}
+    return lds(wide, found.subsets, found.losses, seed=task.seed)
+
+
+def _best(measured: Mapping[str, Lds]) -> str:
+    return max(measured, key=lambda name: measured[name].value)
+
+
+def _method_lines(
+    measured: Mapping[str, Lds], domain: Lds | None, found: LdsLosses
+) -> list[dict[str, Any]]:
+    """Return a line a method: its LDS, and how it stands to the best and to the label alone."""
+    corrected = holm([own.p for own in measured.values()])
+    lines = []
+    for (name, own), p_holm in zip(measured.items(), corrected, strict=True):
+        best = _best(measured)
+        line = _line("method", name, own, found) | {"p": own.p, "p_holm": p_holm}
+        line |= _ends("to_best", None if name == best else own.less(measured[best]))
+        line |= _ends("to_label", None if domain is None else own.less(domain))
+        lines.append(line)
+    return lines
+
+
+def _ends(name: str, interval: Interval | None) -> dict[str, Any]:
+    low, high = (interval.low, interval.high) if interval else (None, None)
+    return {f"{name}_low": low, f"{name}_high": high}
 
 
 def _line(kind: str, name: str, own: Lds, found: LdsLosses) -> dict[str, Any]:
-    return {
+    return _empty_line(found) | {
         "method": name,
         "kind": kind,
         "value": own.value,
-        "low": own.interval.low if own.interval else None,
-        "high": own.interval.high if own.interval else None,
+        "low": own.interval.low,
+        "high": own.interval.high,
         "deviation": own.deviation_over_subsets,
+        "n_constant": own.n_constant,
+    }
+
+
+def _empty_line(found: LdsLosses) -> dict[str, Any]:
+    empty = ("low", "high", "deviation", "p", "p_holm", "n_constant")
+    return {
+        **dict.fromkeys(empty),
+        **_ends("to_best", None),
+        **_ends("to_label", None),
         "n_queries": found.losses.shape[1],
         "n_subsets": len(found.losses),
     }
 
 
 def _shuffled_line(name: str, own: Lds, found: LdsLosses) -> dict[str, Any]:
-    line = _line("shuffled", f"shuffled scores of {name}", own, found)
-    changes = {"value": own.shuffled, "low": None, "high": None}
-    return {**line, **changes, "deviation": own.shuffled_deviation}
+    return _empty_line(found) | {
+        "method": f"shuffled scores of {name}",
+        "kind": "shuffled",
+        "value": own.shuffled,
+        "deviation": own.shuffled_deviation,
+    }
 
 
-def _floor_lines(found: LdsLosses) -> list[dict[str, Any]]:
-    """Return what is to be reached: with everything but the noise foretold, and by a second run."""
-    floor = found.floor
-    values: Sequence[tuple[str, float]] = (
-        ("all but the noise", floor.best_correlation),
-        ("the same subset trained again", floor.seed_to_seed),
-    )
-    return [
-        {
-            "method": name,
-            "kind": "noise_floor",
-            "value": value,
-            "low": None,
-            "high": None,
-            "deviation": None,
-            "n_queries": found.losses.shape[1],
-            "n_subsets": floor.n_repeated,
-        }
-        for name, value in values
-    ]
+def _noise_lines(found: LdsLosses, seed: int) -> list[dict[str, Any]]:
+    """Return what is to be reached with everything but the noise foretold, and by a second run."""
+    noise = found.noise(seed)
+    empty = _empty_line(found) | {"n_subsets": noise.n_repeated}
+    ceiling = {"method": "all but the noise", "kind": "ceiling", "value": noise.ceiling}
+    ends = {"low": noise.ceiling_interval.low, "high": noise.ceiling_interval.high}
+    again = {"method": "the same subset trained again", "kind": "reliability"}
+    return [empty | ceiling | ends, empty | again | {"value": noise.reliability}]

@@ -29,8 +29,9 @@ from tasks.config import ModelConfig, RuntimeConfig
 from tasks.evaluate.method import LabelledText
 from tasks.models import model_fingerprint, resolve_model
 from tasks.progress import NO_PROGRESS, Progress
-from tasks.trainer import STATE_BYTES, DivergedError, Fit, ReadRows, Trainer, planned_batches
+from tasks.trainer import STATE_BYTES, DivergedError, Fit, ReadRows, Trainer
 from tasks.training import TRAINING_VERSION, texts_digest
+from tasks.training_batches import planned_batches
 from tasks.training_config import TrainingConfig
 
 
@@ -148,8 +149,14 @@ class LossBank:
 
     def _fit(self, trainer: Trainer, training: Training) -> tuple[float, ...]:
         places = {row: place for place, row in enumerate(training.rows)}
-        batches = planned_batches(len(self._pool), training.rows, self._config, seed=training.seed)
         rows = self._rows("pool", training.rows)
+        batches = planned_batches(
+            len(self._pool),
+            training.rows,
+            self._config,
+            seed=training.seed,
+            n_predicted=rows.n_predicted,
+        )
         fit = Fit(trainer, rows, [[places[row] for row in own] for own in batches])
         while fit.step < fit.n_steps:
             fit.advance()

@@ -3,6 +3,7 @@
 import datetime
 import os
 import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,22 @@ def hardware(device: str) -> dict[str, Any]:
     if device.startswith("cuda"):
         found["gpu"] = torch.cuda.get_device_name(device)
     return found
+
+
+def together(machines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one machine as it is; of several, each different value with "or", and their number.
+
+    Args:
+        machines: Each different one once, at least one.
+    """
+    if len(machines) == 1:
+        return dict(machines[0])
+    names = dict.fromkeys(name for one in machines for name in one)
+    values = {
+        name: list(dict.fromkeys(str(one[name]) for one in machines if name in one))
+        for name in names
+    }
+    return {"machines": len(machines), **{name: " or ".join(own) for name, own in values.items()}}
 
 
 def now() -> str:

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import psutil
+import torch
+
+from tasks.backbone import Backbone, backbone_loads, load_backbone
+from tasks.evaluate.method import PreparedTask
 
 SAMPLE_SECONDS = 0.05
 
@@ -30,17 +34,38 @@ class Stopwatch:
         return self._seconds.get(phase, 0.0)
 
 
-class MemoryWatch:
-    """Looks at the resident memory of the process and its children; ``peak_bytes`` is the most."""
+def timed_backbone(task: PreparedTask) -> tuple[Backbone, float | None]:
+    """Return the task's model, and the seconds of loading it; None where it was in memory."""
+    before, started = backbone_loads(), time.perf_counter()
+    backbone = load_backbone(task.model, device=task.runtime.device)
+    seconds = time.perf_counter() - started
+    return backbone, seconds if backbone_loads() > before else None
 
-    def __init__(self) -> None:
+
+class MemoryWatch:
+    """Looks at the resident memory of the process and its children, and at that of a CUDA device.
+
+    Attributes:
+        start_bytes: Resident when it began.
+        peak_bytes: The most since then.
+        device_peak_bytes: The most that tensors took on the device; None where it is no CUDA
+            device.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._device = device if device.startswith("cuda") else None
         self._process = psutil.Process()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
-        self.peak_bytes = 0
+        self.start_bytes = self.peak_bytes = 0
+        self.device_peak_bytes: int | None = None
 
     def __enter__(self) -> "MemoryWatch":
+        if self._device:
+            torch.cuda.init()  # type: ignore[no-untyped-call]  # the count cannot be reset before
+            torch.cuda.reset_peak_memory_stats(self._device)
         self._sample()
+        self.start_bytes = self.peak_bytes
         self._thread.start()
         return self
 
@@ -48,6 +73,8 @@ class MemoryWatch:
         self._over.set()
         self._thread.join()
         self._sample()
+        if self._device:
+            self.device_peak_bytes = torch.cuda.max_memory_allocated(self._device)
 
     def _look(self) -> None:
         while not self._over.wait(SAMPLE_SECONDS):

@@ -73,19 +73,28 @@ class Cost:
     """What a method took.
 
     Attributes:
-        index_seconds: Everything that is done once for the rows.
+        index_seconds: Everything that is done once for the rows, loading the model left out; of
+            parts that were kept from before, what they took then.
         query_seconds: Everything that is done for the queries, scoring included.
         n_tokens: Tokens of the rows that a model read; 0 where none did.
         bytes_per_row: What is stored of a row; 0 where nothing is.
-        peak_bytes: Resident memory at most while it ran, of the whole process; where a method
-            leaves it 0, whoever runs it measures.
+        load_seconds: Reading the model; None where there is none, or where it was in memory.
+        reused: Parts were kept from before, so that memory now says nothing of the method.
+        start_bytes: Resident memory of the whole process when it began. This and the following are
+            measured by whoever runs the method; None where nothing was measured.
+        peak_bytes: The most while it ran.
+        device_peak_bytes: The most that tensors took on a CUDA device; None elsewhere.
     """
 
     index_seconds: float
     query_seconds: float
     n_tokens: int = 0
     bytes_per_row: float = 0.0
-    peak_bytes: int = 0
+    load_seconds: float | None = None
+    reused: bool = False
+    start_bytes: int | None = None
+    peak_bytes: int | None = None
+    device_peak_bytes: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -72,7 +72,9 @@ class RapidIn:
         """
         read = read_task(task, self.config)
         self._require_memory(task, read)
+        started = time.monotonic()
         gradients = _Compressor(task, self.config)
+        loading = time.monotonic() - started
         rows = self._kept_rows(task, read.rows, gradients, progress)
         queries = self._kept_queries(task, read.queries, gradients)
         started = time.monotonic()
@@ -86,6 +88,8 @@ class RapidIn:
             query_seconds=queries.seconds + multiplying,
             n_tokens=read.rows.n_tokens,
             bytes_per_row=float(rows.values[0].nbytes),
+            load_seconds=loading,
+            reused=rows.reused or queries.reused,
         )
         return MethodScores(scores, cost, (gradients.note, *read.notes))
 

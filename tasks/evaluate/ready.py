@@ -208,7 +208,8 @@ def _fine_tuned(
         runtime=config.runtime,
         progress=progress,
     )
-    model = ModelConfig(name=str(run.final), dtype=config.model.dtype)
+    # as settings say, but for the place: its own code stays allowed, its revision was the hub's
+    model = config.model.model_copy(update={"name": str(run.final), "revision": None})
     about = {
         "id": run.run_id,
         "losses": list(run.losses),

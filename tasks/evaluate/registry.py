@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,12 @@ from tasks.evaluate.gradient_settings import (
     TrackStarConfig,
     Z0InfConfig,
 )
+from tasks.evaluate.mean_states import MeanStateMethod
 from tasks.evaluate.method import Method, MethodScores, PreparedTask
-from tasks.evaluate.model_methods import MeanStateMethod, ReadoutGradientMethod
 from tasks.evaluate.rapidin import RapidIn
+from tasks.evaluate.readout_method import ReadoutGradientMethod
 from tasks.evaluate.rise_method import RiseMethod
+from tasks.evaluate.sentence_embedding import SentenceEmbeddingMethod
 from tasks.evaluate.settings import MethodChoice
 from tasks.evaluate.tracin import TracIn
 from tasks.evaluate.trackstar import TrackStar
@@ -177,6 +179,26 @@ REGISTRY: dict[str, Registered] = {
     "mean-hidden-state": Registered(
         "states", "Cosine of mean final hidden states.", MeanStateMethod, {}
     ),
+    **{
+        f"mean-hidden-state-{name}": Registered(
+            "states", f"Cosine of mean final hidden states, {about}.", MeanStateMethod, fixed
+        )
+        for name, about, fixed in (
+            ("int8", "rows in int8", {"code": "int8"}),
+            ("sign", "rows as one bit a number", {"code": "sign"}),
+            (
+                "centred-sign",
+                "the rows' mean taken off, one bit a number",
+                {"code": "sign", "centre": True},
+            ),
+        )
+    },
+    "sentence-embedding": Registered(
+        "states",
+        "Cosine of whole texts' embeddings, by an encoder that settings name.",
+        SentenceEmbeddingMethod,
+        {},
+    ),
     "bm25": Registered("words", "BM25 over words.", Bm25Method, {}),
     "tf-idf": Registered("words", "Cosine of TF-IDF vectors of words.", TfIdfMethod, {}),
     "length": Registered("controls", "Longer rows first, whatever the query.", LengthMethod, {}),
@@ -216,3 +238,24 @@ def choose_methods(choices: tuple[MethodChoice, ...]) -> list[ChosenMethod]:
             f"methods: {', '.join(twice)} comes twice; give one of them a name of its own (name)."
         )
     return chosen
+
+
+def table_names(wanted: Sequence[str], chosen: Sequence[ChosenMethod]) -> tuple[str, ...]:
+    """Return what the tables call some of the methods of a run.
+
+    Args:
+        wanted: Names in settings, or in tables.
+        chosen: The methods of the run; one name in settings may stand for several of them.
+
+    Raises:
+        ValueError: The run has no such method.
+    """
+    names = [(one.key, one.name) for one in chosen]
+    unknown = [own for own in wanted if not any(own in known for known in names)]
+    if unknown:
+        raise ValueError(
+            f"counterfactual.closed_loop.methods names {', '.join(unknown)}, but methods of this "
+            f"run are {', '.join(f'{name} ({key})' for key, name in names)}. Name some of these, "
+            "or add it to methods."
+        )
+    return tuple(name for key, name in names if key in wanted or name in wanted)

@@ -1,6 +1,6 @@
 """The report's sections on what methods store and take, and on those that gave no scores."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,41 +159,66 @@ def cost_section(results: Results) -> Section | None:
                 parts[-1] = more(place.name, made)
     if not parts:
         return None
-    machine = results.about.get("machine", {})
     note = (
-        f"Seconds as the machine was ({_machine(machine)}), also where other work shared it. Rows "
-        "are read once for all tasks of one pool; the cost is told for each. Peak memory is the "
-        "whole process's."
+        f"Seconds {_where(results.about.get('machine', {}))}, also where other work shared it. "
+        "Rows are read once for all tasks of one pool; the cost is told for each. Loading the "
+        "model is in neither; empty where it was in memory. Memory is what the process held at "
+        "most beyond what it held when the method began, the model included only where it was "
+        "loaded then; empty where parts were kept from before."
     )
     return Section("Cost", "What each method took", joined(*parts, tag("p", note, class_="note")))
 
 
 def _costs(results: Results, place: Place) -> Markup:
-    names = ("rows", "queries", "tokens/s", "bytes a row", "peak memory")
-    columns = [Column("method"), *(Column(name, "number") for name in names), Column("notes")]
-    rows = [_cost(results, place, one) for one in results.scored(place)]
+    lines = [results.cost(place, one.name) or {} for one in results.scored(place)]
+    on_device = any(line.get("device_peak_bytes") is not None for line in lines)
+    names = ("rows", "queries", "loading", "tokens/s", "bytes a row", "memory increase")
+    columns = [Column("method"), *(Column(name, "number") for name in names)]
+    columns += [Column("device memory", "number")] if on_device else []
+    columns.append(Column("notes"))
+    rows = [_cost(results, place, one, on_device=on_device) for one in results.scored(place)]
     return table(columns, rows, caption=f"Costs on {place.name}", stacks=True)
 
 
-def _cost(results: Results, place: Place, one: Contender) -> list[Content]:
+def _cost(results: Results, place: Place, one: Contender, *, on_device: bool) -> list[Content]:
     line = results.cost(place, one.name) or {}
     speed = line.get("tokens_per_second")
     return [
         method_cell(one),
         duration(line.get("index_seconds")),
         duration(line.get("query_seconds")),
+        duration(line.get("load_seconds")),
         NOTHING if speed is None else number(round(speed)),
         size(line.get("bytes_per_row")),
-        size(line.get("peak_bytes")),
+        size(line.get("increase_bytes")),
+        *([size(line.get("device_peak_bytes"))] if on_device else []),
         shortened("; ".join(line.get("notes") or ()), REASON_CHARS) or NOTHING,
     ]
 
 
-def _machine(machine: Mapping[str, Any]) -> str:
-    cores = machine.get("cores")
-    words = [str(machine.get("processor") or ""), f"{cores} cores" if cores else ""]
-    words.append(str(machine.get("device") or ""))
-    return shortened(", ".join(word for word in words if word), 80)
+def _where(machine: Mapping[str, Any]) -> str:
+    """Return of which machine seconds are, or of how many."""
+    several = machine.get("machines")
+    if several:
+        return f"of {several} machines, which the column machine of the table costs tells apart"
+    words = [str(machine.get("processor") or "")]
+    words += [
+        count(machine[f"{one}s"], one) for one in ("core", "thread") if machine.get(f"{one}s")
+    ]
+    words += [str(machine.get(one) or "") for one in ("gpu", "device")]
+    known = shortened(", ".join(word for word in words if word), 120)
+    return f"as the machine was ({known})" if known else "as the machine was"
+
+
+def seconds_of_rows(lines: Sequence[Mapping[str, Any]]) -> float:
+    """Return what a method's tasks took for rows together; what a pool's tasks share counts once.
+
+    Args:
+        lines: Of the table of costs, of one method.
+    """
+    # of two tasks, the very same seconds can only be those of one index
+    known = {(line["pool"], float(line["index_seconds"])) for line in lines}
+    return sum(seconds for _, seconds in known)
 
 
 # ------------------------------------------------------------------------------------ refusals

@@ -6,8 +6,16 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from tasks.evaluate.closed_loop import DEVIATIONS_TO_PASS, Verdict, verdicts
+from tasks.evaluate.closed_loop import DEVIATIONS_TO_PASS, Apart, Verdict, verdicts
 from tasks.evaluate.report_data import Place, Results
+from tasks.evaluate.report_lds import (
+    CONTROL_WORDS,
+    READING,
+    is_level,
+    label_words,
+    p_words,
+    trained_words,
+)
 from tasks.evaluate.report_tasks import method_cell
 from tasks.evaluate.report_words import ends_of, figure_of
 from tasks.page.charts import interval
@@ -18,11 +26,6 @@ from tasks.page.text import NOTHING, count, number, percent
 
 Line = Mapping[str, Any]
 
-CONTROL_WORDS = {
-    "same_domain": "control: knowing the label alone",
-    "shuffled": "control: must be 0 but for noise",
-    "noise_floor": "noise floor: what could be reached",
-}
 ARMS = ("base", "random", "oracle")
 
 
@@ -58,27 +61,29 @@ def _lds(results: Results, place: Place) -> Markup | None:
         (line for line in lines if line["kind"] == "method"), key=lambda line: -_value(line)
     )
     controls = [line for line in lines if line["kind"] != "method"]
-    low = min(0.0, *(_value(line) for line in lines), *(line["low"] or 0.0 for line in own))
+    low = min(0.0, *(_value(line) for line in lines), *(line["low"] or 0.0 for line in lines))
     columns = [Column("method"), Column("LDS", "number"), Column("", "picture")]
-    columns += [Column("± over subsets", "number")]
+    columns += [Column(name, "number") for name in ("± over subsets", "p (Holm)")]
+    columns.append(Column("to the label alone"))
     rows = [
         [
             _lds_name(results, line),
             _with_ends(line),
             _bar(results, line, low),
             figure_of(line["deviation"]),
+            p_words(line),
+            label_words(line),
         ]
         for line in (*own, *controls)
     ]
-    first = lines[0]
-    note = (
-        "LDS: does the sum of a method's scores over a random half of the rows foretell a query's "
-        "loss after training on it? Rank correlation over "
-        f"{count(first['n_subsets'], 'subset')}, mean over {_queries(first['n_queries'])}, 95% "
-        "interval over queries. Methods score the short texts that were trained on."
+    asked = (
+        "LDS: does the sum of a method's scores over a random subset of the rows foretell a "
+        f"query's loss after training on it? {READING} Methods score the short texts that were "
+        "trained on."
     )
     made = table(columns, rows, caption=f"LDS on {place.name}", stacks=True)
-    return tag("div", tag("h4", "Linear datamodeling score"), made, tag("p", note, class_="note"))
+    notes = [tag("p", note, class_="note") for note in (asked, trained_words(results, place, own))]
+    return tag("div", tag("h4", "Linear datamodeling score"), made, *notes)
 
 
 def _lds_name(results: Results, line: Line) -> Content:
@@ -94,7 +99,7 @@ def _value(line: Line) -> float:
 
 def _with_ends(line: Line) -> Content:
     ends = ends_of(line["low"], line["high"])
-    value = figure_of(line["value"])
+    value = figure_of(line["value"]) + (" ≈" if is_level(line) else "")
     return joined(value, " ", tag("span", ends, class_="aside")) if ends else value
 
 
@@ -128,50 +133,50 @@ def _tail(results: Results, place: Place) -> Markup | None:
     lines = results.rows_of("tail_patch", place)
     if not lines:
         return None
-    columns = [Column("method"), Column("its rows", "number"), Column("95% interval", "number")]
-    columns += [Column("random rows", "number"), Column("above random", "number"), Column("says")]
+    columns = [Column("method"), Column("its rows", "number"), Column("random rows", "number")]
+    columns += [Column("above random", "number"), Column("95% interval", "number")]
+    columns += [Column("tokens, its rows", "number"), Column("tokens, random", "number")]
+    columns += [Column("says")]
     rows = [
         [
             _named(results, line["method"]),
             _signed(line["value"]),
-            _ends(line),
             _signed(line["random"]),
-            _signed(_above(line)),
-            _tail_words(line),
+            _signed(line["above"]),
+            signed_ends(line["above_low"], line["above_high"]) or NOTHING,
+            number(round(line["tokens"])),
+            number(round(line["random_tokens"])),
+            tail_words(line),
         ]
         for line in sorted(lines, key=lambda line: -_value(line))
     ]
     first = lines[0]
     note = (
         "Change of a query's log-probability (nats a token) after one training step on its "
-        f"strongest {count(first['k'], 'row')}, mean over {_queries(first['n_queries'])}."
+        f"strongest {count(first['k'], 'row')}, mean over {_queries(first['n_queries'])}. Above "
+        "random: the difference from random rows, query by query, with its interval over queries. "
+        "Tokens are the predicted ones of a step."
     )
     made = table(columns, rows, caption=f"Tail-patch on {place.name}", stacks=True)
     return tag("div", tag("h4", "Tail-patch"), made, tag("p", note, class_="note"))
 
 
-def _above(line: Line) -> float | None:
-    if line["value"] is None or line["random"] is None:
-        return None
-    return float(line["value"]) - float(line["random"])
-
-
-def _tail_words(line: Line) -> str:
-    if line["low"] is None or line["random"] is None:
+def tail_words(line: Line) -> str:
+    """Return what a line of tail-patch says of its method."""
+    if line["above_low"] is None:
         return NOTHING
-    if line["low"] > line["random"]:
+    if line["above_low"] > 0:
         return "better than random rows"
-    return "worse than random rows" if line["high"] < line["random"] else "as random rows"
+    return "worse than random rows" if line["above_high"] < 0 else "as random rows"
 
 
 def _signed(value: float | None) -> str:
     return NOTHING if value is None else f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _ends(line: Line) -> str:
-    if line["low"] is None:
-        return NOTHING
-    return f"{_signed(line['low'])} to {_signed(line['high'])}"
+def signed_ends(low: float | None, high: float | None) -> str:
+    """Return the ends of an interval with their signs; empty where there is none."""
+    return "" if low is None else f"{_signed(low)} to {_signed(high)}"
 
 
 # --------------------------------------------------------------------------------- closed loop
@@ -183,17 +188,20 @@ def _loop(results: Results, place: Place) -> Markup | None:
         return None
     found = {one.method: one for one in verdicts(lines)}
     columns = [Column("method"), *(Column(name, "number") for name in ("top", "random", "bottom"))]
-    columns += [Column("± seeds", "number"), Column("purity of top", "number"), Column("verdict")]
+    columns += [Column("± seeds", "number"), Column("top below random", "number")]
+    columns += [Column("bottom above random", "number"), Column("recovered", "number")]
+    columns += [Column("purity of top", "number"), Column("verdict")]
     rows = [_loop_row(results, one, lines) for one in found.values()]
-    fixed = [f"{arm} {figure_of(_mean(lines, '', arm))}" for arm in ARMS if _of(lines, "", arm)]
+    fixed = [f"{arm} {figure_of(mean_of(lines, '', arm))}" for arm in ARMS if _of(lines, "", arm)]
     n_seeds = len({line["seed"] for line in lines})
-    budget = max(line["n_tokens"] for line in lines)
     note = (
         "Loss on held-out texts of the target (lower is better) after training on the rows that a "
-        f"method puts on top, on random rows, and on those at its bottom: up to {number(budget)} "
-        f"tokens each, {count(n_seeds, 'seed')}. Without a method: {'; '.join(fixed)}. Passed: top "
-        f"below random below bottom, each by more than {DEVIATIONS_TO_PASS:g} deviations between "
-        "seeds."
+        "method puts on top, on random rows, and on those at its bottom: "
+        f"{budget_words(lines[0])}, {count(n_seeds, 'seed')}. Without a method: "
+        f"{'; '.join(fixed)}. Passed: top below random below bottom, each by more than "
+        f"{DEVIATIONS_TO_PASS:g} deviations between seeds, and with a 95% interval over held-out "
+        "texts above 0. Recovered: of what the oracle gains over random rows, the share that top "
+        "gains."
     )
     made = table(columns, rows, caption=f"Closed loop on {place.name}", stacks=True)
     arms = more("Every arm, with losses elsewhere", _arms(lines))
@@ -202,7 +210,7 @@ def _loop(results: Results, place: Place) -> Markup | None:
 
 
 def _loop_row(results: Results, one: Verdict, lines: Sequence[Line]) -> list[Content]:
-    purity = _mean(lines, one.method, "top", "purity")
+    purity = mean_of(lines, one.method, "top", "purity")
     word = tag("span", "passed", class_="right") if one.passed else "not passed"
     return [
         _named(results, one.method),
@@ -210,13 +218,32 @@ def _loop_row(results: Results, one: Verdict, lines: Sequence[Line]) -> list[Con
         figure_of(one.random),
         figure_of(one.bottom),
         figure_of(one.deviation),
+        _apart(one.top_apart),
+        _apart(one.bottom_apart),
+        percent(one.recovered),
         percent(purity),
         word,
     ]
 
 
+def _apart(one: Apart) -> Content:
+    ends = signed_ends(one.low, one.high)
+    return joined(_signed(one.value), " ", tag("span", f"({ends})" if ends else "", class_="aside"))
+
+
+def budget_words(line: Line) -> str:
+    """Return how many tokens an arm got, and why it got less than was asked for."""
+    why = {
+        "asked": "",
+        "oracle": f" (asked: {number(line['asked_tokens'])}; the target's rows have no more)",
+        "pool": f" (asked: {number(line['asked_tokens'])}; that is half of the pool)",
+    }
+    return f"{number(line['budget'])} predicted tokens an arm{why[line['bound']]}"
+
+
 def _arms(lines: Sequence[Line]) -> Markup:
     columns = [Column("arm"), Column("rows", "number"), Column("tokens", "number")]
+    columns += [Column("steps", "number")]
     columns += [
         Column(name, "number") for name in ("right rows", "loss, target", "loss, elsewhere")
     ]
@@ -228,9 +255,10 @@ def _arms(lines: Sequence[Line]) -> Markup:
                 f"{arm} by {method}" if method else arm,
                 number(round(float(np.mean([line["n_rows"] for line in own])))),
                 number(round(float(np.mean([line["n_tokens"] for line in own])))),
-                percent(_mean(lines, method, arm, "purity")),
-                figure_of(_mean(lines, method, arm)),
-                figure_of(_mean(lines, method, arm, "loss_elsewhere")),
+                number(round(float(np.mean([line["n_steps"] for line in own])))),
+                percent(mean_of(lines, method, arm, "purity")),
+                figure_of(mean_of(lines, method, arm)),
+                figure_of(mean_of(lines, method, arm, "loss_elsewhere")),
             ]
         )
     return table(columns, rows, caption="Arms of the closed loop, means over seeds")
@@ -240,6 +268,9 @@ def _of(lines: Sequence[Line], method: str, arm: str) -> list[Line]:
     return [line for line in lines if line["method"] == method and line["arm"] == arm]
 
 
-def _mean(lines: Sequence[Line], method: str, arm: str, name: str = "loss_target") -> float | None:
+def mean_of(
+    lines: Sequence[Line], method: str, arm: str, name: str = "loss_target"
+) -> float | None:
+    """Return the mean over an arm's seeds; None where the arm has none."""
     values = [line[name] for line in _of(lines, method, arm) if line[name] is not None]
     return float(np.mean(values)) if values else None

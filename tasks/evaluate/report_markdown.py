@@ -2,16 +2,25 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from storage.files import write_bytes
-from tasks.evaluate.closed_loop import verdicts
+from tasks.evaluate.closed_loop import Verdict, verdicts
+from tasks.evaluate.report_cost import seconds_of_rows
 from tasks.evaluate.report_data import DECIDING, Contender, Key, Place, Results, read_results
-from tasks.evaluate.report_effects import CONTROL_WORDS
+from tasks.evaluate.report_effects import budget_words, mean_of, tail_words
+from tasks.evaluate.report_lds import (
+    CONTROL_WORDS,
+    READING,
+    is_level,
+    label_words,
+    p_words,
+    trained_words,
+)
 from tasks.evaluate.report_words import (
     ends_of,
     figure_of,
@@ -205,12 +214,29 @@ def _lds(results: Results) -> str:
             CONTROL_WORDS.get(line["kind"], "method"),
             _with_ends(line),
             figure_of(line["deviation"]),
+            p_words(line),
+            label_words(line),
             f"{line['n_subsets']}, {line['n_queries']}",
         ]
         for line in sorted(results.tables.lds.to_pylist(), key=_best_first)
     ]
-    heads = ["method", "task", "is", "LDS (95 %)", "± over subsets", "subsets, queries"]
-    return f"### LDS\n\n{markdown_table(heads, rows, n_texts=3)}" if rows else ""
+    if not rows:
+        return ""
+    heads = ["method", "task", "is", "LDS (95 %)", "± over subsets", "p (Holm)"]
+    heads += ["to the label alone", "subsets, queries"]
+    made = markdown_table(heads, rows, n_texts=3)
+    return "\n\n".join(["### LDS", made, READING, *_trained(results)])
+
+
+def _trained(results: Results) -> list[str]:
+    """Return what was trained for LDS, a paragraph a task."""
+    found = []
+    for place in results.places:
+        lines = [line for line in results.rows_of("lds", place) if line["kind"] == "method"]
+        words = trained_words(results, place, lines) if lines else ""
+        if words:
+            found.append(f"{_text(place.name)}: {_text(words)}")
+    return found
 
 
 def _best_first(line: Mapping[str, Any]) -> tuple[str, str, bool, float]:
@@ -219,7 +245,7 @@ def _best_first(line: Mapping[str, Any]) -> tuple[str, str, bool, float]:
 
 
 def _with_ends(line: Mapping[str, Any]) -> str:
-    value = figure_of(line["value"])
+    value = figure_of(line["value"]) + (" ≈" if is_level(line) else "")
     ends = ends_of(line["low"], line["high"])
     return f"{value} ({ends})" if ends else value
 
@@ -230,27 +256,91 @@ def _tail_patch(results: Results) -> str:
             _name(results, line["method"]),
             _text(_place(results, line)),
             str(line["k"]),
-            f"{1000 * line['value']:+.2f}" if line["value"] is not None else "",
-            f"{1000 * line['random']:+.2f}" if line["random"] is not None else "",
+            _thousandths(line["value"]),
+            _thousandths(line["random"]),
+            _with_interval_of(line, "above", _thousandths),
+            f"{number(round(line['tokens']))}, {number(round(line['random_tokens']))}",
             str(line["n_queries"]),
+            tail_words(line),
         ]
         for line in sorted(results.tables.tail_patch.to_pylist(), key=_best_first)
     ]
-    heads = ["method", "task", "rows", "its rows (mnat a token)", "random rows", "queries"]
+    heads = ["method", "task", "rows", "its rows (mnat a token)", "random rows"]
+    heads += ["above random, paired (95 %)", "tokens a step: its, random", "queries", "says"]
     return f"### Tail-patch\n\n{markdown_table(heads, rows, n_texts=2)}" if rows else ""
 
 
+def _thousandths(value: float | None) -> str:
+    return "" if value is None else f"{1000 * value:+.2f}"
+
+
+def _with_interval_of(
+    line: Mapping[str, Any], name: str, words: Callable[[float | None], str]
+) -> str:
+    low, high = line[f"{name}_low"], line[f"{name}_high"]
+    value = words(line[name])
+    return value if low is None else f"{value} ({words(low)} to {words(high)})"
+
+
 def _closed_loop(results: Results) -> str:
-    rows = []
+    rows, arms, budgets = [], [], []
     for place in results.places:
         lines = results.rows_of("closed_loop", place)
-        for one in verdicts(lines) if lines else ():
-            losses = [figure_of(own) for own in (one.top, one.random, one.bottom, one.deviation)]
-            verdict = "passed" if one.passed else "not passed"
-            rows.append([_name(results, one.method), _text(place.name), *losses, verdict])
-    heads = ["method", "task", "top", "random", "bottom", "± seeds", "verdict"]
-    words = "### Closed loop\n\nHeld-out loss on the target (lower is better)."
-    return f"{words}\n\n{markdown_table(heads, rows, n_texts=2)}" if rows else ""
+        if not lines:
+            continue
+        budgets.append(f"{_text(place.name)}: {budget_words(lines[0])}")
+        rows += [_loop_row(results, place, one) for one in verdicts(lines)]
+        arms += _arm_rows(results, place, lines)
+    if not rows:
+        return ""
+    heads = ["method", "task", "top", "random", "bottom", "± seeds", "random - top (95 %)"]
+    heads += ["bottom - random (95 %)", "recovered of the oracle's gain", "verdict"]
+    every = ["arm", "task", "loss on target", "losses elsewhere", "purity", "rows", "tokens"]
+    words = f"Held-out loss on the target (lower is better). {'; '.join(budgets)}."
+    parts = [
+        "### Closed loop",
+        words,
+        markdown_table(heads, rows, n_texts=2),
+        markdown_table([*every, "steps"], arms, n_texts=2),
+    ]
+    return "\n\n".join(parts)
+
+
+def _loop_row(results: Results, place: Place, one: Verdict) -> list[str]:
+    apart = [
+        f"{own.value:+.4f}" + ("" if own.low is None else f" ({own.low:+.4f} to {own.high:+.4f})")
+        for own in (one.top_apart, one.bottom_apart)
+    ]
+    return [
+        _name(results, one.method),
+        _text(place.name),
+        *[figure_of(own) for own in (one.top, one.random, one.bottom, one.deviation)],
+        *apart,
+        "" if one.recovered is None else percent(one.recovered),
+        "passed" if one.passed else "not passed",
+    ]
+
+
+def _arm_rows(
+    results: Results, place: Place, lines: Sequence[Mapping[str, Any]]
+) -> list[list[str]]:
+    """Return a row for each arm, means over its seeds."""
+    found = []
+    for method, arm in dict.fromkeys((line["method"], line["arm"]) for line in lines):
+        name = f"{arm} by {_name(results, method)}" if method else arm
+        means = [mean_of(lines, method, arm, one) for one in ("loss_target", "loss_elsewhere")]
+        purity = mean_of(lines, method, arm, "purity")
+        sizes = [mean_of(lines, method, arm, one) for one in ("n_rows", "n_tokens", "n_steps")]
+        found.append(
+            [
+                name,
+                _text(place.name),
+                *[figure_of(one) for one in means],
+                "" if purity is None else percent(purity),
+                *[number(round(one or 0)) for one in sizes],
+            ]
+        )
+    return found
 
 
 # ------------------------------------------------------------------------------- costs, refusals
@@ -276,20 +366,25 @@ def _costs(results: Results) -> str:
         "queries, all tasks",
         "tokens/s",
     ]
-    words = "### Cost\n\nSeconds as the machine was, also where other work shared it."
-    made = markdown_table([*heads, "peak memory"], rows)
+    words = (
+        "### Cost\n\nSeconds as the machine was, also where other work shared it, without loading "
+        "the model. What tasks of one pool share counts once. Memory is the largest increase while "
+        "a method ran, the model included where it was loaded then."
+    )
+    made = markdown_table([*heads, "memory increase"], rows)
     return f"{words}\n\n{made}" if rows else ""
 
 
 def _cost(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    increases = [one["increase_bytes"] for one in lines if one["increase_bytes"] is not None]
     speeds = [line["tokens_per_second"] for line in lines if line["tokens_per_second"]]
     return [
         size(float(np.median([line["bytes_per_row"] for line in lines]))),
         str(len(lines)),
-        duration(sum(line["index_seconds"] for line in lines)),
+        duration(seconds_of_rows(lines)),
         duration(sum(line["query_seconds"] for line in lines)),
         number(round(float(np.median(speeds)))) if speeds else "",
-        size(max(line["peak_bytes"] for line in lines)),
+        size(max(increases)) if increases else "",
     ]
 
 

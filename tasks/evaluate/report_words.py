@@ -10,6 +10,8 @@ from tasks.page.text import count, listed, number, shortened, size
 
 NAME_CHARS = 48
 WINNERS_NAMED = 2
+MOST_P = 0.05
+"""Of an LDS that counts as foretelling, after Holm's correction."""
 METRIC_NAMES = {
     "auprc": "auPRC",
     "auroc": "auROC",
@@ -201,26 +203,34 @@ def _trained(results: Results) -> str:
     words, noise = [], []
     for place in results.places:
         lines = [line for line in results.rows_of("lds", place) if line["kind"] == "method"]
-        known = [line for line in lines if line["value"] is not None]
-        if known:
-            best = max(known, key=lambda line: float(line["value"]))
-            value = figure_of(best["value"])
-            if foretells(best):
-                words.append(f"{short(best['method'])} on {place.name} (LDS {value})")
-            else:
-                noise.append(f"{place.name} (highest LDS {value})")
+        sure = [line for line in lines if foretells(line)]
+        if sure:
+            best = max(sure, key=lambda line: float(line["value"]))
+            value = f"LDS {figure_of(best['value'])}{_no_more(best)}"
+            words.append(f"{short(best['method'])} on {place.name} ({value})")
+        elif lines:
+            highest = max(float(line["value"]) for line in lines)
+            noise.append(f"{place.name} (highest LDS {figure_of(highest)})")
     parts = []
     if words:
         parts.append(f"What training does is foretold best by {listed(words)}.")
     if noise:
-        parts.append(f"What training does on {listed(noise)} no method foretells beyond noise.")
+        words_ = "no method foretells better than its own scores given to other rows"
+        parts.append(f"What training does on {listed(noise)} {words_}.")
     return " ".join(parts)
 
 
 def foretells(line: Mapping[str, Any]) -> bool:
-    """Tell whether an LDS is above 0 by its interval, and by two deviations over subsets."""
-    sure = line["low"] is not None and line["low"] > 0.0
-    return sure and line["value"] > 2.0 * (line["deviation"] or 0.0)
+    """Tell whether an LDS is above those of shuffled scores, one error in 20 over all methods."""
+    return line["p_holm"] is not None and line["p_holm"] <= MOST_P
+
+
+def _no_more(line: Mapping[str, Any]) -> str:
+    """Return a reservation where knowing the label alone foretells as much."""
+    low, high = line["to_label_low"], line["to_label_high"]
+    if low is None or low > 0.0:
+        return ""
+    return ", less than the label alone" if high < 0.0 else ", level with the label alone"
 
 
 def _model(results: Results) -> str:

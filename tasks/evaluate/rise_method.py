@@ -17,6 +17,7 @@ from storage.files import read_json, write_bytes, write_json
 from storage.refs import CorpusRef, IndexRef, ScoresRef
 from storage.scores import Scores
 from storage.signatures import SignatureIndex
+from tasks.backbone import load_tokenizer
 from tasks.config import (
     FilesSource,
     IndexConfig,
@@ -27,7 +28,7 @@ from tasks.config import (
 )
 from tasks.config_file import validated
 from tasks.corpus import ingest
-from tasks.evaluate.measuring import Stopwatch
+from tasks.evaluate.measuring import Stopwatch, timed_backbone
 from tasks.evaluate.method import Cost, LabelledText, MethodRefused, MethodScores, PreparedTask
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.quality_gate import GateRefused
@@ -35,6 +36,9 @@ from tasks.queries import make_query_set
 from tasks.scoring import score
 from tasks.signature_config import DEFAULT_PRESET, PRESETS, SignatureConfig
 from tasks.signatures import IndexReport, build_index
+
+RISE_METHOD_VERSION = 1
+"""Raised whenever the same settings would give other numbers."""
 
 NAME = "evaluate"
 SCALE_BYTES = 4
@@ -66,6 +70,7 @@ class RiseMethod:
     def settings(self) -> dict[str, object]:
         """See `Method`; the whole signature, so that a preset that changes is another method."""
         return {
+            "version": RISE_METHOD_VERSION,
             "signature": self._signature().model_dump(mode="json"),
             "positions": self.positions,
         }
@@ -80,24 +85,27 @@ class RiseMethod:
     def _scores(self, task: PreparedTask, progress: Progress) -> MethodScores:
         home, watch = task.pool_work or task.work, Stopwatch()
         root = str(home / "store")
+        _, loading = timed_backbone(task)
         with watch("index"):
             rows = _source(home / "rows.jsonl", task.rows)
             ingest(CorpusRef(root, NAME), rows, task.model)
             indexed = self._index(root, task, progress)
         built = _added_up(home / BUILD_FILE, watch["index"], indexed)
         with watch("query"):
-            asked = _source(task.work / "queries.jsonl", task.queries)
-            queries = make_query_set(root, NAME, indexed.ref, asked, task.runtime, model=task.model)
-            keep_all = ScoreConfig(top_k=1, full_matrix=True)
-            scored = score(indexed.ref, queries.ref, keep_all, task.runtime)
-            found, n_missing = _in_order(scored.ref, task.rows)
+            found, n_missing, n_silent = _answered(root, indexed, task)
         cost = Cost(
             index_seconds=built["seconds"],
             query_seconds=watch["query"],
             n_tokens=int(built["n_tokens"]),
             bytes_per_row=_row_bytes(indexed.ref),
+            load_seconds=loading,
+            reused=indexed.n_sketched < indexed.n_rows,
         )
-        return MethodScores(found, cost, _notes(built, indexed, n_missing))
+        notes = _notes(built, indexed, n_missing)
+        if n_silent:
+            silent = f"{n_silent} of {len(task.queries)} queries have no predicted token"
+            notes = (*notes, f"{silent}, and score 0")
+        return MethodScores(found, cost, notes)
 
     def _index(self, root: str, task: PreparedTask, progress: Progress) -> IndexReport:
         ref, corpus = IndexRef(root, NAME), CorpusRef(root, NAME)
@@ -147,6 +155,33 @@ def _source(path: Path, texts: Sequence[LabelledText]) -> RowsConfig:
     )
 
 
+def _answered(
+    root: str, indexed: IndexReport, task: PreparedTask
+) -> tuple[npt.NDArray[np.float32], int, int]:
+    """Return scores of all rows and queries, how many rows have none, and how many queries.
+
+    A query without a completion scores 0, as with every method that runs a model.
+    """
+    asked = _with_completion(task)
+    found = np.zeros((len(task.rows), len(task.queries)), dtype=np.float32)
+    if not asked:
+        return found, 0, len(task.queries)
+    source = _source(task.work / "queries.jsonl", [task.queries[place] for place in asked])
+    queries = make_query_set(root, NAME, indexed.ref, source, task.runtime, model=task.model)
+    keep_all = ScoreConfig(top_k=1, full_matrix=True)
+    scored = score(indexed.ref, queries.ref, keep_all, task.runtime)
+    found[:, asked], n_missing = _in_order(scored.ref, task.rows)
+    return found, n_missing, len(task.queries) - len(asked)
+
+
+def _with_completion(task: PreparedTask) -> list[int]:
+    """Return the places of queries that have a token to predict behind their prompt."""
+    rows = load_tokenizer(task.model).encode(
+        [one.text for one in task.queries], [one.prompt_chars for one in task.queries]
+    )
+    return [place for place, row in enumerate(rows) if len(row.ids) > max(row.first_target, 1)]
+
+
 def _in_order(ref: ScoresRef, rows: Sequence[LabelledText]) -> tuple[npt.NDArray[np.float32], int]:
     """Return scores in the order of the task's rows, and how many rows have none.
 
@@ -164,10 +199,15 @@ def _in_order(ref: ScoresRef, rows: Sequence[LabelledText]) -> tuple[npt.NDArray
 
 
 def _added_up(path: Path, seconds: float, indexed: IndexReport) -> dict[str, float]:
-    """Return what the index took in all: its rows may have been sketched by several runs."""
+    """Return what the index took in all: its rows may have been sketched by several runs.
+
+    Rows beyond those of the index are of a store that was deleted since, and do not count.
+    """
     before = read_json(path) if path.is_file() else {"seconds": 0.0, "n_tokens": 0, "n_rows": 0}
     if indexed.n_sketched == 0:
         return before
+    if before["n_rows"] + indexed.n_sketched > indexed.n_rows:
+        before = dict.fromkeys(before, 0.0)
     now = {"seconds": seconds, "n_tokens": indexed.n_tokens, "n_rows": indexed.n_sketched}
     added = {name: before[name] + now[name] for name in now}
     write_json(path, added)

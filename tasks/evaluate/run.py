@@ -20,7 +20,7 @@ from tasks.evaluate.kept import KeptResult, find_result, keep_result
 from tasks.evaluate.measuring import MemoryWatch
 from tasks.evaluate.method import MethodRefused, MethodScores, PreparedTask
 from tasks.evaluate.ready import ReadyTask, read_task, ready_task
-from tasks.evaluate.registry import ChosenMethod, choose_methods
+from tasks.evaluate.registry import ChosenMethod, choose_methods, table_names
 from tasks.evaluate.settings import EvaluateConfig, Paradigm
 from tasks.evaluate.texts import pair_digest
 from tasks.models import resolve_model
@@ -88,10 +88,13 @@ def check_evaluation(config: EvaluateConfig) -> None:
     """Refuse settings that cannot be run, before any work is done for them.
 
     Raises:
-        ValueError: An unknown method or setting of one, no such model, or a task that cannot be
-            read.
+        ValueError: An unknown method or setting of one, a closed loop of methods that the run does
+            not have, no such model, or a task that cannot be read.
     """
-    choose_methods(config.methods)
+    chosen = choose_methods(config.methods)
+    loop = config.counterfactual.closed_loop if config.counterfactual else None
+    if loop is not None:
+        table_names(loop.methods, chosen)
     resolve_model(config.model)
     resolve_device(config.runtime.device)
     for task in config.tasks:
@@ -224,6 +227,7 @@ def scores_of(
             identity,
             _checked(chosen, placed, progress),
             device=resolve_device(config.runtime.device),
+            pool=mine.parent.name,
             names={"task": ready.texts.name, "paradigm": ready.paradigm, "method": chosen.name},
         )
 
@@ -258,7 +262,7 @@ def _told(error: Exception) -> str:
 
 def _checked(chosen: ChosenMethod, task: PreparedTask, progress: Progress) -> MethodScores:
     """Return a method's scores, checked, with the memory that it took."""
-    with MemoryWatch() as memory:
+    with MemoryWatch(resolve_device(task.runtime.device)) as memory:
         found = chosen.scores(task, progress=progress)
     expected = (len(task.rows), len(task.queries))
     if found.scores.shape != expected or found.scores.dtype != np.float32:
@@ -269,6 +273,12 @@ def _checked(chosen: ChosenMethod, task: PreparedTask, progress: Progress) -> Me
     if not np.isfinite(found.scores).all():
         n_bad = int((~np.isfinite(found.scores)).sum())
         raise FloatingPointError(f"{n_bad} of the scores are not finite")
-    if found.cost.peak_bytes:
+    if found.cost.reused:
         return found
-    return replace(found, cost=replace(found.cost, peak_bytes=memory.peak_bytes))
+    cost = replace(
+        found.cost,
+        start_bytes=memory.start_bytes,
+        peak_bytes=memory.peak_bytes,
+        device_peak_bytes=memory.device_peak_bytes,
+    )
+    return replace(found, cost=cost)

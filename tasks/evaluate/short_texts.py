@@ -30,12 +30,32 @@ def cut_texts(
 
 
 def with_loss(
-    texts: Sequence[LabelledText], tokenizer: RowTokenizer, *, completion: bool
+    texts: Sequence[LabelledText], tokenizer: RowTokenizer, *, completion: bool, least: int = 1
 ) -> list[int]:
-    """Return the positions of texts that have a predicted token."""
+    """Return the positions of texts that have a predicted token, or as many as ``least``."""
+    n_predicted = predicted_tokens(texts, tokenizer, completion=completion)
+    return np.flatnonzero(n_predicted >= least).tolist()
+
+
+def predicted_tokens(
+    texts: Sequence[LabelledText],
+    tokenizer: RowTokenizer,
+    *,
+    completion: bool,
+    max_tokens: int | None = None,
+) -> npt.NDArray[np.int64]:
+    """Return how many tokens of each text are predicted, int64 ``[texts]``.
+
+    Args:
+        texts: Whole texts, or cut ones.
+        tokenizer: Of the model.
+        completion: Whether prompts are masked.
+        max_tokens: Behind so many tokens nothing is predicted; None: to the end.
+    """
     borders = [text.prompt_chars if completion else 0 for text in texts]
     encoded = tokenizer.encode([text.text for text in texts], borders)
-    return [n for n, row in enumerate(encoded) if max(1, row.first_target) < len(row.ids)]
+    counts = [len(row.ids[:max_tokens]) - max(1, row.first_target) for row in encoded]
+    return np.maximum(0, np.array(counts, dtype=np.int64))
 
 
 def balanced(

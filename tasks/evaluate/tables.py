@@ -16,7 +16,7 @@ from storage.files import publish_file, read_json, write_json
 from storage.rows import conform, read_table, write_table
 
 RESULTS_FILE = "results.json"
-RESULTS_FORMAT = 1
+RESULTS_FORMAT = 2
 
 
 def _schema(**columns: pa.DataType) -> pa.Schema:
@@ -93,13 +93,26 @@ COSTS_SCHEMA = _schema(
     n_tokens=pa.int64(),
     tokens_per_second_=pa.float64(),
     bytes_per_row=pa.float64(),
-    peak_bytes=pa.int64(),
+    load_seconds_=pa.float64(),
+    start_bytes_=pa.int64(),
+    peak_bytes_=pa.int64(),
+    increase_bytes_=pa.int64(),
+    device_peak_bytes_=pa.int64(),
+    pool=pa.string(),
     device=pa.string(),
+    machine=pa.string(),
     made=pa.string(),
     notes=pa.list_(pa.string()),
 )
-"""What a method took when its scores were made (at the time ``made``, UTC), and its notes. Tokens a
-second are of the rows, null where no model read any; peak memory is the whole process's."""
+"""What a method took when its scores were made (at the time ``made``, UTC), and its notes.
+
+Tokens a second are of the rows, null where no model read any. ``load_seconds``: reading the model,
+which is in no other seconds; null where it was in memory already. ``start_bytes``, ``peak_bytes``:
+resident memory of the whole process when the method began, and at most; ``increase_bytes``: the
+difference, which holds the model only where the method loaded it; ``device_peak_bytes``: tensors on
+a CUDA device. Bytes of memory are null where parts were kept from before. ``pool``: what tasks with
+the same rows and model share, seconds for rows included. ``machine``: where this very result was
+made, as JSON."""
 
 REFUSALS_SCHEMA = _schema(**_CELL, kind=pa.string(), reason=pa.string())
 """Why there are no scores: ``refused``, the method does not run on this task here; ``failed``, it
@@ -136,11 +149,23 @@ LDS_SCHEMA = _schema(
     low_=pa.float64(),
     high_=pa.float64(),
     deviation_=pa.float64(),
+    p_=pa.float64(),
+    p_holm_=pa.float64(),
+    to_best_low_=pa.float64(),
+    to_best_high_=pa.float64(),
+    to_label_low_=pa.float64(),
+    to_label_high_=pa.float64(),
+    n_constant_=pa.int32(),
     n_queries=pa.int32(),
     n_subsets=pa.int32(),
 )
-"""Linear datamodeling score, interval over queries, deviation over subsets. ``kind``: ``method``,
-or a control (then ``method`` names it): ``shuffled``, ``same_domain``, ``noise_floor``."""
+"""Linear datamodeling score, its 95 % interval over queries and subsets drawn together, deviation
+over subsets. ``p``: share of shuffles of the rows' scores that are as high; ``p_holm``: corrected
+for the number of methods. ``to_best_*``, ``to_label_*``: interval of the difference to the best
+method and to ``same_domain``, on the same resamples. ``n_constant``: queries that count as 0, as
+all their predictions or losses are equal. ``kind``: ``method``, or a control (then ``method`` names
+it): ``same_domain``; ``shuffled``, whose deviation is that of one shuffle; ``ceiling`` and
+``reliability``, of the ``n_subsets`` that were trained twice."""
 
 TAIL_PATCH_SCHEMA = _schema(
     **_CELL,
@@ -149,10 +174,16 @@ TAIL_PATCH_SCHEMA = _schema(
     low_=pa.float64(),
     high_=pa.float64(),
     random_=pa.float64(),
+    above_=pa.float64(),
+    above_low_=pa.float64(),
+    above_high_=pa.float64(),
+    tokens=pa.float64(),
+    random_tokens=pa.float64(),
     n_queries=pa.int32(),
 )
 """Change of a query's log-probability after one step on its strongest ``k`` rows, and on random
-ones."""
+ones; the difference, paired by query, with its 95 % bootstrap interval over queries; and how many
+predicted tokens a step had, mean."""
 
 CLOSED_LOOP_SCHEMA = _schema(
     **_CELL,
@@ -160,12 +191,22 @@ CLOSED_LOOP_SCHEMA = _schema(
     seed=pa.int32(),
     n_rows=pa.int64(),
     n_tokens=pa.int64(),
+    n_steps=pa.int64(),
+    asked_tokens=pa.int64(),
+    budget=pa.int64(),
+    bound=pa.string(),
     purity_=pa.float64(),
     loss_target=pa.float64(),
     loss_elsewhere_=pa.float64(),
+    apart_=pa.float64(),
+    apart_low_=pa.float64(),
+    apart_high_=pa.float64(),
 )
 """A training on rows chosen by a method. ``arm``: top, random, bottom, oracle, base; arms that
-need no method have an empty one."""
+need no method have an empty one. Tokens are predicted ones, of the rows once; ``bound`` is what the
+budget is bound by: ``asked``, ``oracle`` (its rows have no more) or ``pool`` (half of it).
+``apart``: of the arm's seeds together, random - top, random - oracle, bottom - random on the
+target, with its 95 % bootstrap interval over held-out texts."""
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 For each query the model takes one step of the training's optimiser, from the same start, on the
 batch of its k strongest rows, and the change of the query's log-probability (nats a token, prompt
-left out) is what the rows were worth. Random rows of the pool stand beside them: any text teaches
-something. One step says less than a retraining, and costs seconds.
+left out) is what the rows were worth. Random rows of the pool stand beside them, query by query:
+any text teaches something. One step says less than a retraining, and costs seconds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,13 @@ from tasks.backbone import load_tokenizer
 from tasks.evaluate.counterfactual_config import TailPatchConfig
 from tasks.evaluate.loss_bank import LossBank, Training
 from tasks.evaluate.method import PreparedTask
-from tasks.evaluate.short_texts import MeasureRefused, balanced, cut_texts, with_loss
+from tasks.evaluate.short_texts import (
+    MeasureRefused,
+    balanced,
+    cut_texts,
+    predicted_tokens,
+    with_loss,
+)
 from tasks.progress import NO_PROGRESS, Progress
 
 
@@ -53,15 +59,17 @@ def tail_patch_lines(
     lines = []
     for name, own in wanted.items():
         gain = before - _losses(bank, own)
-        interval = bootstrap_mean(gain, rng=np.random.default_rng(config.seed))
         lines.append(
             {
                 "method": name,
                 "k": config.rows,
-                "value": float(gain.mean()),
-                "low": interval.low if interval else None,
-                "high": interval.high if interval else None,
+                **_with_interval(gain, ("value", "low", "high"), seed=config.seed),
                 "random": float(random_gain.mean()),
+                **_with_interval(
+                    gain - random_gain, ("above", "above_low", "above_high"), seed=config.seed
+                ),
+                "tokens": plan.mean_tokens(own),
+                "random_tokens": plan.mean_tokens([one for steps in drawn for one in steps]),
                 "n_queries": len(plan.queries),
             }
         )
@@ -74,13 +82,19 @@ class _Plan:
     def __init__(self, task: PreparedTask, config: TailPatchConfig) -> None:
         self._config = config
         self.training = config.training.model_copy(
-            update={"epochs": 1, "batch_rows": config.rows, "warmup": 0.0, "decay": "none"}
+            update={
+                "epochs": 1,
+                "batch_rows": config.rows,
+                "batch_tokens": None,
+                "warmup": 0.0,
+                "decay": "none",
+            }
         )
         tokenizer, most = load_tokenizer(task.model), config.training.max_tokens
-        rows = cut_texts(task.rows, tokenizer, max_tokens=most)
         queries = cut_texts(task.queries, tokenizer, max_tokens=most)
         masked = config.training.positions == "completion"
-        self._usable = np.array(with_loss(rows, tokenizer, completion=masked), dtype=np.int64)
+        self._n_tokens = predicted_tokens(task.rows, tokenizer, completion=masked, max_tokens=most)
+        self._usable = np.flatnonzero(self._n_tokens)
         askable = with_loss(queries, tokenizer, completion=True)
         self.queries = balanced(queries, askable, config.queries, seed=config.seed)
         if len(self._usable) < config.rows or not self.queries:
@@ -109,8 +123,21 @@ class _Plan:
             steps.append(self._step(rng.permutation(self._usable)[: self._config.rows], query))
         return steps
 
+    def mean_tokens(self, steps: Sequence[Training]) -> float:
+        """Return how many predicted tokens a step has, mean."""
+        return float(np.mean([self._n_tokens[list(step.rows)].sum() for step in steps]))
+
     def _step(self, rows: npt.NDArray[np.int64], query: int) -> Training:
         return Training(tuple(sorted(int(row) for row in rows)), 0, (query,))
+
+
+def _with_interval(
+    values: npt.NDArray[np.float64], names: tuple[str, str, str], *, seed: int
+) -> dict[str, float | None]:
+    """Return the mean over queries and the ends of its interval, by these names."""
+    interval = bootstrap_mean(values, rng=np.random.default_rng(seed))
+    ends = (interval.low, interval.high) if interval else (None, None)
+    return dict(zip(names, (float(values.mean()), *ends), strict=True))
 
 
 def _losses(bank: LossBank, trainings: list[Training]) -> npt.NDArray[np.float64]:

@@ -37,8 +37,10 @@ ROWS_TOGETHER = 4
 class _Seconds:
     """What was spent so far, and the size of a gradient."""
 
+    loading: float = 0.0
     rows: float = 0.0
     queries: float = 0.0
+    reused: bool = False
     n_numbers: int = 0
 
 
@@ -81,6 +83,8 @@ class TracIn:
                 index_seconds=cost.rows,
                 query_seconds=cost.queries,
                 n_tokens=read.rows.n_tokens * len(models),
+                load_seconds=cost.loading,
+                reused=cost.reused,
             ),
             (note, *read.notes),
         )
@@ -113,7 +117,7 @@ class TracIn:
         cost.n_numbers = model.n_numbers
         loading = time.monotonic()
         asked = torch.stack([self._vector(model, own) for own in read.queries.rows])
-        cost.rows += loading - started
+        cost.loading += loading - started
         cost.queries += time.monotonic() - loading
         identity = {
             "settings": self.settings,
@@ -124,6 +128,7 @@ class TracIn:
         folder = task.work / f"tracin-{short_id(identity)}"
         kept = kept_lines(folder, len(task.rows), self._products(model, read, asked), progress)
         cost.rows += kept.seconds
+        cost.reused = cost.reused or kept.reused
         return kept.values
 
     def _products(

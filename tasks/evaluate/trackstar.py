@@ -102,7 +102,7 @@ class TrackStar:
             query_seconds=0.0,
             n_tokens=rows.n_tokens,
         )
-        note = f"{PACKAGE} {program_version(program)}; seconds are of rows and queries together"
+        note = f"{PACKAGE} {program_version(program)}; seconds are of loading, rows and queries"
         notes = (*rows.notes("rows"), *queries.notes("queries"))
         return MethodScores(scores, cost, (note, *notes))
 

@@ -1,5 +1,6 @@
 """Methods that run no model: words, length, chance."""
 
+import importlib.metadata
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,14 +9,17 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from rise_ops.baselines.bm25 import bm25_scores
+from rise_ops.baselines.bm25 import Bm25Index
 from rise_ops.baselines.length_scores import length_scores
 from rise_ops.baselines.random_scores import random_scores
-from rise_ops.baselines.tf_idf import tf_idf_scores
+from rise_ops.baselines.tf_idf import TfIdfIndex
 from tasks.backbone import load_tokenizer
 from tasks.evaluate.measuring import Stopwatch
 from tasks.evaluate.method import Cost, LabelledText, MethodScores, PreparedTask
 from tasks.progress import NO_PROGRESS, Progress
+
+WORDS_VERSION = 1
+"""Of all methods here; raised whenever the same settings would give other numbers."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +33,18 @@ class Bm25Method:
     @property
     def settings(self) -> dict[str, object]:
         """See `Method`."""
-        return {"k1": self.k1, "b": self.b}
+        package = importlib.metadata.version("bm25s")
+        return {"version": WORDS_VERSION, "bm25s": package, "k1": self.k1, "b": self.b}
 
     def scores(self, task: PreparedTask, *, progress: Progress = NO_PROGRESS) -> MethodScores:
         """See `Method`."""
         logging.getLogger("bm25s").disabled = True  # on import it sets itself to DEBUG
         watch = Stopwatch()
-        with watch("all"):
-            found = bm25_scores(_texts(task.rows), _texts(task.queries), k1=self.k1, b=self.b)
-        return MethodScores(found, Cost(0.0, watch["all"]), ("whole texts, prompts too",))
+        with watch("index"):
+            index = Bm25Index(_texts(task.rows), k1=self.k1, b=self.b)
+        with watch("query"):
+            found = index.scores(_texts(task.queries))
+        return _word_scores(task, found, watch, index.n_bytes)
 
 
 @dataclass(frozen=True)
@@ -49,14 +56,16 @@ class TfIdfMethod:
     @property
     def settings(self) -> dict[str, object]:
         """See `Method`."""
-        return {}
+        return {"version": WORDS_VERSION}
 
     def scores(self, task: PreparedTask, *, progress: Progress = NO_PROGRESS) -> MethodScores:
         """See `Method`."""
         watch = Stopwatch()
-        with watch("all"):
-            found = tf_idf_scores(_texts(task.rows), _texts(task.queries))
-        return MethodScores(found, Cost(0.0, watch["all"]), ("whole texts, prompts too",))
+        with watch("index"):
+            index = TfIdfIndex(_texts(task.rows))
+        with watch("query"):
+            found = index.scores(_texts(task.queries))
+        return _word_scores(task, found, watch, index.n_bytes)
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ class LengthMethod:
     @property
     def settings(self) -> dict[str, object]:
         """See `Method`."""
-        return {"unit": self.unit}
+        return {"version": WORDS_VERSION, "unit": self.unit}
 
     def scores(self, task: PreparedTask, *, progress: Progress = NO_PROGRESS) -> MethodScores:
         """See `Method`."""
@@ -99,7 +108,7 @@ class RandomMethod:
     @property
     def settings(self) -> dict[str, object]:
         """See `Method`."""
-        return {"seed": self.seed}
+        return {"version": WORDS_VERSION, "seed": self.seed}
 
     def scores(self, task: PreparedTask, *, progress: Progress = NO_PROGRESS) -> MethodScores:
         """See `Method`."""
@@ -107,6 +116,16 @@ class RandomMethod:
             _texts(task.rows), _texts(task.queries), seed=self.seed + task.seed
         )
         return MethodScores(found, Cost(0.0, 0.0))
+
+
+def _word_scores(
+    task: PreparedTask, found: npt.NDArray[np.float32], watch: Stopwatch, n_bytes: int
+) -> MethodScores:
+    """Return scores with what the index took; its bytes are spread over the rows."""
+    cost = Cost(
+        watch["index"], watch["query"], bytes_per_row=float(round(n_bytes / max(1, len(task.rows))))
+    )
+    return MethodScores(found, cost, ("whole texts, prompts too",))
 
 
 def _texts(texts: Sequence[LabelledText]) -> list[str]:

@@ -82,8 +82,10 @@ class Z0Inf:
             query_seconds=queries.seconds + combining,
             n_tokens=read.rows.n_tokens * n_checkpoints,
             bytes_per_row=float(FLOAT64_BYTES * n_numbers),
+            reused=rows.reused or queries.reused,
         )
-        return MethodScores(scores, cost, (f"{n_checkpoints} checkpoints", *read.notes))
+        note = f"{n_checkpoints} checkpoints; seconds contain loading each"
+        return MethodScores(scores, cost, (note, *read.notes))
 
     def _combined(self, rows: np.ndarray, queries: np.ndarray, products: np.ndarray) -> np.ndarray:
         """Return the scores of texts with losses [checkpoints, texts]."""

@@ -20,6 +20,8 @@ LETTER_ROOM = 2.0
 """Percent of the width that a letter of a label takes, on a phone."""
 LABEL_GAP = 13
 """Pixels between the numbers of two points that stand close."""
+SIDE_STEP, SIDE_ROOM = 1.6, 10.0
+"""Percent of the width between points of the same bytes, and what they take together at most."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +73,23 @@ def curves(lines: Sequence[Curve], *, alt: str, name: str) -> Markup:
 def against_bytes(spots: Sequence[Spot], *, alt: str, room: float = LETTER_ROOM) -> Markup:
     """Return values over bytes a row, on a logarithmic axis; no bytes stand to its left.
 
+    Points of about the same bytes stand side by side, so that their intervals can be told apart.
+
     Args:
         spots: At least one.
         alt: What the picture shows.
         room: Percent of the width that a letter of a label takes.
     """
     ends = [end for one in spots for end in (one.low, one.high, one.value) if end is not None]
-    up = Scale(min(0.0, *ends), max(ends) * 1.05 if max(ends) > 0 else 1.0)
+    low, high = min(0.0, *ends), max(ends)
+    air = 0.05 * (high - low)
+    up = Scale(low - air if low < 0 else 0.0, high + air if high > low else 1.0)
     across = _Bytes([one.n_bytes for one in spots])
     base = HIGH + TOP
     parts = [frame(Scale(0.0, 1.0), up, HIGH, named=across.ticks())]
-    parts += [_spot(one, across, up) for one in spots]
-    parts += _labels(spots, across, up, room)
+    groups = _side_by_side(spots, across)
+    parts += [_spot(one, x, up) for group in groups for one, x in group]
+    parts += _labels(groups, up, room)
     if up.low < 0:
         y = TOP + HIGH - HIGH * up.at(0.0) / 100
         parts.append(tag("line", x1="0%", x2="100%", y1=y, y2=y, class_="tick"))
@@ -159,8 +166,30 @@ def _bytes(amount: float) -> str:
     return f"{amount:g} GB"
 
 
-def _spot(one: Spot, across: _Bytes, up: Scale) -> Markup:
-    x, y = percent(across.at(one.n_bytes)), _down(up, one.value)
+def _side_by_side(spots: Sequence[Spot], across: _Bytes) -> list[list[tuple[Spot, float]]]:
+    """Return spots with their places, those of about the same bytes together, from left to right.
+
+    The highest of a group stands on its left.
+    """
+    groups: list[list[Spot]] = []
+    for one in sorted(spots, key=lambda spot: (across.at(spot.n_bytes), -spot.value)):
+        first = across.at(groups[-1][0].n_bytes) if groups else 0.0
+        if groups and across.at(one.n_bytes) - first < SIDE_STEP:
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    return [_placed(group, across) for group in groups]
+
+
+def _placed(group: Sequence[Spot], across: _Bytes) -> list[tuple[Spot, float]]:
+    step = min(SIDE_STEP, SIDE_ROOM / max(1, len(group) - 1))
+    middle = sum(across.at(one.n_bytes) for one in group) / len(group)
+    first = middle - step * (len(group) - 1) / 2
+    return [(one, first + step * number) for number, one in enumerate(group)]
+
+
+def _spot(one: Spot, place: float, up: Scale) -> Markup:
+    x, y = percent(place), _down(up, one.value)
     parts = []
     if one.low is not None and one.high is not None:
         ends: Attributes = {"y1": _down(up, one.low), "y2": _down(up, one.high)}
@@ -169,22 +198,25 @@ def _spot(one: Spot, across: _Bytes, up: Scale) -> Markup:
     return joined(*parts, tag("circle", title, cx=x, cy=y, r=5, class_=f"dot {one.style}"))
 
 
-def _labels(spots: Sequence[Spot], across: _Bytes, up: Scale, room: float) -> list[Markup]:
-    """Write each spot's label beside it, moved down where another stands there already."""
+def _labels(groups: Sequence[Sequence[tuple[Spot, float]]], up: Scale, room: float) -> list[Markup]:
+    """Write each spot's label beside its group, moved down where another stands there already."""
     drawn, taken = [], list[tuple[float, float, float]]()
-    for one in sorted(spots, key=lambda spot: -spot.value):
-        x, y = across.at(one.n_bytes), _down(up, one.value) + 4
+    beside = [(one, group[0][1], group[-1][1]) for group in groups for one, _ in group]
+    for one, left, right in sorted(beside, key=lambda found: -found[0].value):
+        y = _down(up, one.value) + 4
         wide = room * len(one.label)
-        start = x if x + wide < 97 else x - wide
+        is_right = right + wide < 97
+        start = right if is_right else left - wide
         while any(
             start < stop and first < start + wide and abs(y - above) < LABEL_GAP
             for first, stop, above in taken
         ):
             y += 1
         taken.append((start, start + wide, y))
-        side: Attributes = {"dx": 9 if start == x else -9}
-        side["text_anchor"] = "start" if start == x else "end"
-        drawn.append(tag("text", one.label, x=percent(x), y=y, class_="name small", **side))
+        side: Attributes = {"dx": 9 if is_right else -9}
+        side["text_anchor"] = "start" if is_right else "end"
+        place = percent(right if is_right else left)
+        drawn.append(tag("text", one.label, x=place, y=y, class_="name small", **side))
     return drawn
 
 

@@ -24,7 +24,7 @@ TRAINING = {"trained": {"kind": "blocks", "blocks": 1}, "max_tokens": 60}
 SMALL = {"sketch": {"kind": "principal", "hidden_dim": 8, "projected_dim": 8}, "code": "sign"}
 RISE = {"method": "rise", "settings": {"signature": SMALL}}
 ARTIFACTS = ["evaluate-planted-predict", "evaluate-report", "evaluate-picture"]
-LDS = {"rows": 8, "queries": 3, "subsets": 3, "repeats": 1, "queries_from": "rows"}
+LDS = {"rows": 8, "queries": 3, "subsets": 3, "repeats": 2, "queries_from": "rows"}
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from rise_ops.baselines.bm25 import bm25_scores
+from rise_ops.baselines.bm25 import Bm25Index, bm25_scores
 from rise_ops.baselines.length_scores import length_scores
-from rise_ops.baselines.mean_hidden_state import mean_state_scores, mean_states
+from rise_ops.baselines.mean_hidden_state import kept_states, mean_state_scores, mean_states
 from rise_ops.baselines.random_scores import random_scores
-from rise_ops.baselines.tf_idf import tf_idf_scores
+from rise_ops.baselines.tf_idf import TfIdfIndex, tf_idf_scores
 
 ROWS = ["the cat sat on the mat", "a dog ran", "", "cat cat cat", "the the"]
 
@@ -87,10 +87,18 @@ def test_mean_states_are_means_of_length_one():
     mean = hidden[:3].mean(axis=0)
     np.testing.assert_allclose(found[0], mean / np.linalg.norm(mean), rtol=1e-5)
     assert not found[1].any()  # no position, not NaN
-    cosines = mean_state_scores(found, found)
+    cosines = mean_state_scores(kept_states(found), found)
     np.testing.assert_allclose(np.diag(cosines)[[0, 2, 3]], 1.0, rtol=1e-5)
 
 
 def test_length_prefers_long_rows_whatever_the_query():
     found = length_scores([3, 9, 5], n_queries=2)
     assert found.tolist() == [[3.0, 3.0], [9.0, 9.0], [5.0, 5.0]]
+
+
+@pytest.mark.parametrize("index", [Bm25Index, TfIdfIndex])
+def test_an_index_of_words_counts_what_it_stores(index):
+    once, twice = index(ROWS), index([*ROWS, *ROWS])
+    assert once.n_bytes > 8 * len(ROWS)  # a float32 and an int32 a word of a row, or more
+    assert once.n_bytes < twice.n_bytes <= 2 * once.n_bytes
+    np.testing.assert_array_equal(once.scores(["cat"]), once.scores(["cat", "the dog"])[:, :1])

@@ -14,7 +14,8 @@ from pydantic import TypeAdapter
 from storage.files import exclusive_lock
 from tasks.backbone import load_tokenizer
 from tasks.config import ModelConfig, RuntimeConfig
-from tasks.evaluate.closed_loop import closed_loop_lines, rows_within, verdicts
+from tasks.evaluate.closed_loop import closed_loop, verdicts
+from tasks.evaluate.closed_loop_plan import MOST_SKIPPED, LoopPlan, rows_within
 from tasks.evaluate.counterfactual import Counterfactual, TrainedTask, counterfactual
 from tasks.evaluate.counterfactual_config import (
     SIZES,
@@ -24,12 +25,13 @@ from tasks.evaluate.counterfactual_config import (
     LdsConfig,
     TailPatchConfig,
 )
-from tasks.evaluate.lds import lds_task
+from tasks.evaluate.lds import LEAST_PREDICTED, lds_task, n_too_short
 from tasks.evaluate.loss_bank import LossBank, Training
 from tasks.evaluate.method import Cost, LabelledText, MethodRefused, MethodScores, PreparedTask
 from tasks.evaluate.short_texts import balanced, cut_texts
 from tasks.evaluate.tables import lines_table
-from tasks.trainer import Fit, Trainer, planned_batches
+from tasks.trainer import Fit, Trainer
+from tasks.training_batches import planned_batches
 from tasks.training_config import BlocksTraining, TrainingConfig
 
 SHORT = TrainingConfig(
@@ -37,11 +39,11 @@ SHORT = TrainingConfig(
 )
 CONFIG = CounterfactualConfig(
     lds=LdsConfig(rows=12, queries=4, subsets=8, repeats=2, training=SHORT),
-    tail_patch=TailPatchConfig(rows=3, queries=4, random_draws=2, training=SHORT),
+    tail_patch=TailPatchConfig(rows=3, queries=4, random_draws=6, training=SHORT),
     closed_loop=ClosedLoopConfig(tokens=120, seeds=2, held_out=4, training=SHORT, target="fox"),
 )
-FOX = "The quick brown fox jumps over the lazy dog number {}."
-TALK = "User: hello there, Paris is what? Assistant: fine {}."
+FOX = "The {}th quick brown fox jumps over the lazy dog."
+TALK = "User {}: hello there, Paris is what? Assistant: fine."
 
 
 def texts(n: int, *, first: int = 0) -> list[LabelledText]:
@@ -92,13 +94,27 @@ def test_known_scores_win_everywhere_and_turned_ones_lose(
     assert lds["method", "turned"] == pytest.approx(-lds["method", "known"])
     assert lds["same_domain", "same label"] > 0.5
     assert abs(lds["shuffled", "shuffled scores of known"]) < 1 / np.sqrt(8)
-    assert lds["noise_floor", "all but the noise"] > 0.9
+    assert lds["ceiling", "all but the noise"] > 0.9
+    lines = {line["method"]: line for line in found.lds}
+    assert lines["known"]["p"] == lines["known"]["p_holm"] / 2 < 0.05
+    assert lines["turned"]["p_holm"] > 0.9
+    assert lines["known"]["to_best_low"] is None
+    assert lines["turned"]["to_best_high"] < 0
+    assert lines["turned"]["to_label_high"] < 0
+    assert lines["same label"]["p"] < 0.05
     patch = {line["method"]: line for line in found.tail_patch}
     assert patch["known"]["value"] > patch["known"]["random"] > patch["turned"]["value"]
+    assert patch["known"]["above_low"] > 0 > patch["turned"]["above_high"]
+    gap = patch["known"]["value"] - patch["known"]["random"]
+    assert patch["known"]["above"] == pytest.approx(gap)
+    assert 0 < patch["known"]["tokens"] <= 3 * 15
     told = {one.method: one for one in verdicts(found.closed_loop)}
     assert told["known"].top < told["known"].random < told["known"].bottom
     assert told["turned"].top == pytest.approx(told["known"].bottom, abs=0.2)
     assert not told["turned"].passed
+    assert told["known"].top_apart.is_beyond_chance
+    assert told["turned"].top_apart.value < 0
+    assert told["known"].top_apart.value == pytest.approx(told["known"].random - told["known"].top)
     assert [line["method"] for line in found.refusals] == ["refusing"]
     _lines_fit_the_tables(found)
 
@@ -108,14 +124,16 @@ def _lines_fit_the_tables(found: Counterfactual) -> None:
     for name in ("lds", "tail_patch", "closed_loop", "refusals"):
         lines = [place | line for line in getattr(found, name)]
         assert lines_table(name, lines).num_rows == len(lines) > 0
-    assert json.loads(json.dumps(found.facts))["lds"]["rows_a_subset"] == 6
+    facts = json.loads(json.dumps(found.facts))["lds"]
+    assert (facts["rows_a_subset"], facts["repeated"], facts["queries_too_short"]) == (6, 2, 0)
 
 
 def test_arms_have_one_budget_and_take_what_they_say(task: PreparedTask, tmp_path: Path) -> None:
     config = CONFIG.closed_loop
     assert config is not None
     scores = {"known": known(task).scores}
-    lines = closed_loop_lines(task, (), scores, config, tmp_path / "banks")
+    lines, facts = closed_loop(task, (), scores, config, tmp_path / "banks")
+    assert facts["tokens"] == {"asked": 120, "used": 120, "bound": "asked"}
     trained = [line for line in lines if line["arm"] != "base"]
     assert {line["arm"] for line in trained} == {"top", "random", "bottom", "oracle"}
     assert all(0.85 * 120 < line["n_tokens"] <= 120 for line in trained)
@@ -143,7 +161,7 @@ def test_no_arm_trains_on_what_is_held_out(
     assert config is not None
     copies = [task.rows[0], task.rows[1], *texts(6, first=200)]
     for held_out in ((), copies):
-        closed_loop_lines(task, held_out, {"known": known(task).scores}, config, tmp_path)
+        closed_loop(task, held_out, {"known": known(task).scores}, config, tmp_path)
     assert len(banks) == 2
     for held, trained in banks:
         assert len(held) == 8
@@ -160,7 +178,8 @@ def test_a_further_method_costs_only_what_no_other_chose(
     again = counterfactual(TrainedTask(task, task), {"known": known, "same": known}, CONFIG, folder)
     kept = [line for line in again.closed_loop if line["method"] != "same"]
     assert kept == first.closed_loop
-    assert again.lds[0] == first.lds[0]
+    corrected = {"p_holm": 2 * first.lds[0]["p"]}  # for two methods now
+    assert again.lds[0] == first.lds[0] | corrected
 
 
 class DiedError(Exception):
@@ -255,10 +274,84 @@ def test_too_small_a_task_says_what_to_change(task: PreparedTask) -> None:
         lds_task(replace(task, queries=masked), CONFIG.lds or LdsConfig())
 
 
+def test_queries_of_a_few_predicted_tokens_are_not_drawn(task: PreparedTask) -> None:
+    config = (CONFIG.lds or LdsConfig()).model_copy(update={"queries": 8})
+    tokenizer = load_tokenizer(task.model)
+    whole = lds_task(task, config)
+    assert n_too_short(task, config) == 0
+    for n_left, expected in ((LEAST_PREDICTED, 8), (LEAST_PREDICTED - 1, 7)):
+        first = task.queries[0]
+        ends = tokenizer.ends([first.text], n_tokens=16 - n_left)
+        brief = replace(first, prompt_chars=ends[0])
+        changed = replace(task, queries=[brief, *task.queries[1:]])
+        assert n_too_short(changed, config) == 8 - expected
+        assert len(lds_task(changed, config).queries) == expected
+    assert len(whole.queries) == 8
+
+
 def test_a_target_that_no_query_has_is_refused(task: PreparedTask, tmp_path: Path) -> None:
     config = ClosedLoopConfig(target="cat", tokens=60, held_out=2, training=SHORT)
-    with pytest.raises(ValueError, match="no held-out text of label 'cat'"):
-        closed_loop_lines(task, (), {}, config, tmp_path)
+    with pytest.raises(
+        ValueError, match=r"target is 'cat', but queries of kinds are \['fox', 'tal"
+    ):
+        closed_loop(task, (), {}, config, tmp_path)
+
+
+def answered(number: int, answer: str, label: str) -> LabelledText:
+    """One of several answers to a question."""
+    prompt = f"Question {number}: what is it? "
+    return LabelledText(f"{number}-{answer}", f"{prompt}{answer}", len(prompt), label)
+
+
+def test_answers_to_one_prompt_are_held_out_together(task: PreparedTask) -> None:
+    rows = [
+        answered(number, answer, label)
+        for number, label in [
+            *((n, "fox") for n in range(20)),
+            *((n, "talk") for n in range(20, 40)),
+        ]
+        for answer in ("a fox", "no fox", "who knows")
+    ]
+    queries = [answered(0, "yet another", "fox"), *task.queries[1:]]
+    asked = replace(task, rows=rows, queries=queries)
+    config = ClosedLoopConfig(
+        tokens=120, held_out=4, target="fox", training=SHORT.model_copy(update={"max_tokens": 40})
+    )
+    plan = LoopPlan(asked, (), config)
+    held = {text.text[: text.prompt_chars] for text in plan.held_out}
+    assert len(held) == len(plan.held_out) == 8  # one answer a question
+    assert queries[0].text[: queries[0].prompt_chars] not in held
+    trained = {rows[row].text for arm in plan.arms({}) for row in arm.rows}
+    assert trained
+    assert not {text for text in trained if text.startswith(tuple(held))}
+    assert plan.facts()["rows_left_out_as_held_out"] == 8 * 3
+    assert plan.facts()["held_out_candidates_like_selection_queries"] == 3
+
+
+def test_a_template_is_no_group(task: PreparedTask) -> None:
+    rows = [replace(row, prompt_chars=4) for row in task.rows]  # "The " and "User"
+    config = ClosedLoopConfig(tokens=120, held_out=4, target="fox", training=SHORT)
+    plan = LoopPlan(replace(task, rows=rows), (), config)
+    assert plan.facts()["held_out"] == {"target": 4, "elsewhere": 4}
+    assert plan.facts()["rows_left_out_as_held_out"] == 8
+
+
+def test_arms_of_one_budget_take_as_many_steps(task: PreparedTask) -> None:
+    short = [replace(row, text=row.text[:14]) for row in task.rows[1::2]]  # "talk" is half as long
+    rows = [*task.rows[::2], *short]
+    config = ClosedLoopConfig(
+        tokens=100,
+        held_out=4,
+        target="fox",
+        training=SHORT.model_copy(update={"batch_tokens": 20, "batch_rows": 1}),
+    )
+    plan = LoopPlan(replace(task, rows=rows), (), config)
+    scores = np.array([[row.label == "fox"] * 8 for row in rows], dtype=np.float32)
+    told = [plan.about(arm) for arm in plan.arms({"known": scores}) if arm.rows]
+    assert max(one["n_rows"] for one in told) > 1.3 * min(one["n_rows"] for one in told)
+    steps = [one["n_steps"] for one in told]
+    assert max(steps) - min(steps) <= 1
+    assert min(steps) >= 8
 
 
 def test_rows_fill_a_budget_in_their_order() -> None:
@@ -281,7 +374,13 @@ def test_a_budget_is_kept_and_spent_where_rows_fit(
     assert left >= 0
     assert list(taken) == sorted(set(taken))
     skipped = [size for row, size in enumerate(sizes) if row not in taken]
-    assert left <= 0.01 * budget or all(size > left for size in skipped)
+    assert left == 0 or all(size > left for size in skipped)
+
+
+def test_a_budget_ends_where_too_many_rows_do_not_fit() -> None:
+    n_tokens = np.array([9, *[5] * MOST_SKIPPED, 1])
+    assert rows_within(range(len(n_tokens)), n_tokens, budget=10) == (0,)
+    assert rows_within(range(1, len(n_tokens)), n_tokens[:-1], budget=10) == (1, 2)
 
 
 def test_labels_with_too_few_leave_their_places() -> None:
@@ -311,19 +410,32 @@ def test_sizes_have_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bottom", "passed"), [(4.30, True), (4.22, True), (4.215, False), (4.15, False)]
+    ("bottom", "low", "passed"),
+    [
+        (4.30, 0.01, True),
+        (4.22, 0.01, True),
+        (4.215, 0.01, False),
+        (4.15, 0.01, False),
+        (4.30, -0.01, False),  # between seeds all is well, over texts it may be chance
+        (4.30, None, False),
+    ],
 )
-def test_a_method_passes_by_more_than_three_deviations(bottom: float, passed: bool) -> None:
-    def arm(method: str, name: str, *losses: float) -> list[dict[str, object]]:
-        return [{"method": method, "arm": name, "loss_target": loss} for loss in losses]
+def test_a_method_passes_by_three_deviations_and_beyond_chance(
+    bottom: float, low: float | None, passed: bool
+) -> None:
+    def arm(method: str, name: str, apart: float, *losses: float) -> list[dict[str, object]]:
+        ends = {"apart": apart, "apart_low": 0.01, "apart_high": 1.0}
+        return [{"method": method, "arm": name, "loss_target": loss, **ends} for loss in losses]
 
     lines = [
-        *arm("", "random", 4.19, 4.20, 4.21),
-        *arm("one", "top", 4.10, 4.10, 4.10),
-        *arm("one", "bottom", bottom, bottom, bottom),
+        *arm("", "random", 0.0, 4.19, 4.20, 4.21),
+        *arm("", "oracle", 0.2, 4.00, 4.00, 4.00),
+        *arm("one", "top", 0.1, 4.10, 4.10, 4.10),
+        *({**line, "apart_low": low} for line in arm("one", "bottom", 0.1, bottom, bottom, bottom)),
     ]
     (found,) = verdicts(lines)
     assert found.deviation == pytest.approx(np.sqrt(0.01**2 / 3))  # the mean of three variances
     assert (found.top, found.random, found.bottom) == pytest.approx((4.10, 4.20, bottom))
     # three deviations are 0.0173
     assert found.passed is passed
+    assert found.recovered == pytest.approx(0.5)

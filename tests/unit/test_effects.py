@@ -5,18 +5,20 @@ from pathlib import Path
 
 import pytest
 
+import tasks.evaluate.effects as effects_module
 from tasks.config_file import read_settings, validated
 from tasks.evaluate.counterfactual_config import SHORT, SIZES
 from tasks.evaluate.effects import kept_effects, measure_effects, scored_methods
 from tasks.evaluate.gather import gather
 from tasks.evaluate.loss_bank import LossBank
+from tasks.evaluate.method import MethodRefused
 from tasks.evaluate.ready import ready_task
-from tasks.evaluate.run import chosen_method, run_method
+from tasks.evaluate.run import check_evaluation, chosen_method, run_method
 from tasks.evaluate.settings import EvaluateConfig
 from tasks.evaluate.tables import read_tables
 
-FOX = "The quick brown fox jumps over the lazy dog number {}."
-TALK = "User: hello there, Paris is what? Assistant: fine {}."
+FOX = "The {}th quick brown fox jumps over the lazy dog."
+TALK = "User {}: hello there, Paris is what? Assistant: fine."
 TRAINING = {
     "trained": {"kind": "blocks", "blocks": 1},
     "epochs": 1,
@@ -52,7 +54,7 @@ def settings(folder: Path, model: Path, **changes: object) -> EvaluateConfig:
         "measures": {"cuts": [5]},
         "runtime": {"device": "cpu"},
         "counterfactual": {
-            "lds": {"rows": 8, "queries": 4, "subsets": 4, "repeats": 1, "training": TRAINING},
+            "lds": {"rows": 8, "queries": 4, "subsets": 4, "repeats": 2, "training": TRAINING},
             "tail_patch": {"rows": 3, "queries": 2, "random_draws": 1, "training": TRAINING},
             "closed_loop": {"tokens": 100, "seeds": 2, "held_out": 3, "training": TRAINING},
         },
@@ -87,7 +89,7 @@ def test_a_measure_that_cannot_be_taken_is_said_and_the_others_are_taken(
     tiny_llama: Path, tmp_path: Path
 ) -> None:
     measures = {
-        "lds": {"rows": 8, "queries": 4, "subsets": 4, "repeats": 1, "training": TRAINING},
+        "lds": {"rows": 8, "queries": 4, "subsets": 4, "repeats": 2, "training": TRAINING},
         "tail_patch": {"rows": 500, "queries": 2, "training": TRAINING},
         "closed_loop": {"target": "c", "tokens": 100, "held_out": 3, "training": TRAINING},
     }
@@ -95,14 +97,14 @@ def test_a_measure_that_cannot_be_taken_is_said_and_the_others_are_taken(
     run_method(config, "kinds", "predict", "BM25")
     report = measure_effects(config, "kinds", "predict", ["BM25"])
     assert report.reasons["tail_patch"].startswith("tail-patch on kinds (predict) needs 500 rows")
-    assert "no held-out text of label 'c'" in report.reasons["closed_loop"]
+    assert "target is 'c', but queries of kinds" in report.reasons["closed_loop"]
     assert report.n_lines["lds"] > 0
 
 
 def test_lds_draws_from_the_whole_task_whatever_the_limits(
     tiny_llama: Path, tmp_path: Path
 ) -> None:
-    lds = {"rows": 8, "queries": 4, "subsets": 3, "repeats": 1, "training": TRAINING}
+    lds = {"rows": 8, "queries": 4, "subsets": 3, "repeats": 2, "training": TRAINING}
     config = settings(
         tmp_path,
         tiny_llama,
@@ -119,13 +121,99 @@ def test_lds_draws_from_the_whole_task_whatever_the_limits(
 def test_a_training_that_diverges_is_said(tiny_llama: Path, tmp_path: Path) -> None:
     wild = {**TRAINING, "learning_rate": 1e30, "clip": 1e30}
     measures = {
-        "lds": {"rows": 8, "queries": 4, "subsets": 3, "repeats": 1, "training": wild},
+        "lds": {"rows": 8, "queries": 4, "subsets": 3, "repeats": 2, "training": wild},
         "tail_patch": None,
         "closed_loop": None,
     }
     config = settings(tmp_path, tiny_llama, counterfactual=measures)
     report = measure_effects(config, "kinds", "predict", [])
     assert "Lower training.learning_rate (now 1e+30)" in report.reasons["lds"]
+
+
+def only(measure: str, **settings_: object) -> dict[str, object]:
+    none: dict[str, object] = {"lds": None, "tail_patch": None, "closed_loop": None}
+    return {**none, measure: {**settings_, "training": TRAINING}}
+
+
+def test_what_another_try_may_measure_is_taken_again(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measures = only("lds", rows=8, queries=4, subsets=3, repeats=1)
+    config = settings(tmp_path, tiny_llama, counterfactual=measures)
+    fill = LossBank.fill
+
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError("needs 3 GB, 2 GB are free")
+
+    monkeypatch.setattr(LossBank, "fill", full)
+    first = measure_effects(config, "kinds", "predict", ["BM25"])
+    assert first.reasons == {"lds": "needs 3 GB, 2 GB are free"}
+    monkeypatch.setattr(LossBank, "fill", fill)
+    again = measure_effects(config, "kinds", "predict", ["BM25"])
+    assert again.reasons == {}
+    assert again.n_lines["lds"] > 0
+
+
+def test_a_task_that_is_too_small_stays_so(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(tmp_path, tiny_llama, counterfactual=only("tail_patch", rows=500))
+    first = measure_effects(config, "kinds", "predict", ["BM25"])
+    assert "needs 500 rows" in first.reasons["tail_patch"]
+    monkeypatch.setattr(effects_module, "counterfactual", None)  # a further try would fail
+    assert measure_effects(config, "kinds", "predict", ["BM25"]) == first
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "reason"),
+    [
+        (MethodRefused("needs the package x"), "refused", "lds: needs the package x"),
+        (KeyError("x"), "failed", "lds: KeyError: 'x'"),
+    ],
+)
+def test_a_method_without_scores_is_said_and_tried_again(
+    error: Exception,
+    kind: str,
+    reason: str,
+    tiny_llama: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measures = only("lds", rows=8, queries=4, subsets=3, repeats=1)
+    config = settings(tmp_path, tiny_llama, counterfactual=measures)
+    outcomes = [run_method(config, "kinds", "predict", "BM25")]
+
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(effects_module, "scores_of", broken)
+        measure_effects(config, "kinds", "predict", ["BM25"])
+        gathered = gather(config, outcomes)
+    (line,) = read_tables(Path(gathered.folder)).refusals.to_pylist()
+    assert (line["method"], line["kind"], line["reason"]) == ("BM25", kind, reason)
+    assert (gathered.n_failed, gathered.n_refused) == (int(kind == "failed"), int(kind != "failed"))
+    measure_effects(config, "kinds", "predict", ["BM25"])
+    gathered = gather(config, outcomes)
+    assert (gathered.n_failed, gathered.n_refused) == (0, 0)
+    assert "BM25" in read_tables(Path(gathered.folder)).lds["method"].to_pylist()
+
+
+def test_the_closed_loop_knows_methods_by_both_names(tiny_llama: Path, tmp_path: Path) -> None:
+    loop = only("closed_loop", tokens=100, seeds=2, held_out=3, methods=["bm25"])
+    config = settings(tmp_path, tiny_llama, counterfactual=loop)
+    check_evaluation(config)
+    outcomes = [run_method(config, "kinds", "predict", name) for name in ("BM25", "length")]
+    measure_effects(config, "kinds", "predict", ["BM25", "length"])
+    found = read_tables(Path(gather(config, outcomes).folder)).closed_loop
+    assert set(found["method"].to_pylist()) == {"", "BM25"}
+
+
+def test_a_closed_loop_of_an_unknown_method_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
+    loop = only("closed_loop", methods=["BM52"])
+    config = settings(tmp_path, tiny_llama, counterfactual=loop)
+    with pytest.raises(ValueError, match=r"names BM52, but methods .* BM25 \(bm25\), length \(len"):
+        check_evaluation(config)
 
 
 def test_retraining_needs_the_paradigm_that_it_is_of(tiny_llama: Path, tmp_path: Path) -> None:

@@ -14,9 +14,12 @@ from storage.errors import NotFoundError
 from tasks.config import RuntimeConfig
 from tasks.evaluate.report import write_evaluation_report
 from tasks.evaluate.report_data import DECIDING, Results, read_results
+from tasks.evaluate.report_lds import is_level, label_words, p_words
 from tasks.evaluate.report_markdown import write_markdown
 from tasks.evaluate.report_pictures import picture_url, write_pictures
 from tasks.evaluate.report_words import standfirst, title, verdict_words
+from tasks.page.charts import Spot, against_bytes
+from tasks.page.plots import HIGH, TOP
 
 SVG = "{http://www.w3.org/2000/svg}"
 ALL = {"clear": CLEAR, "by-length": BY_LENGTH, "nothing": NOTHING}
@@ -99,9 +102,24 @@ def test_what_training_does_is_said_where_it_is_above_noise(tmp_path: Path):
     lines = effects("clear")
     found = results(tmp_path / "sure", {"clear": CLEAR}, **lines)
     assert "foretold best by RISE compact on clear (LDS 0.600)" in standfirst(found, [])
-    lines["lds"] = [line for line in lines["lds"] if line["method"] != "RISE compact"]
+    rise = next(line for line in lines["lds"] if line["method"] == "RISE compact")
+    rise["to_label_low"] = -0.1
+    level = results(tmp_path / "level", {"clear": CLEAR}, **lines)
+    assert "(LDS 0.600, level with the label alone)" in standfirst(level, [])
+    rise["p_holm"] = 0.06
     unsure = results(tmp_path / "unsure", {"clear": CLEAR}, **lines)
-    assert "no method foretells beyond noise" in standfirst(unsure, [])
+    told = standfirst(unsure, [])
+    assert "clear (highest LDS 0.600) no method foretells better than its own scores" in told
+
+
+def test_lds_is_level_with_the_best_and_with_the_label_by_intervals_of_differences():
+    apart, level = (line for line in effects("clear")["lds"] if line["kind"] == "method")
+    assert (is_level(apart), is_level(level)) == (False, False)
+    assert (label_words(apart), label_words(level)) == ("above", "level")
+    assert (p_words(apart), p_words(level)) == ("0.002", "0.300")
+    changed = {**level, "to_best_high": 0.01, "to_label_high": -0.1}
+    assert is_level(changed)
+    assert label_words(changed) == "below"
 
 
 # ---------------------------------------------------------------------------------------- page
@@ -139,7 +157,8 @@ def test_every_part_is_there_and_the_same_tables_give_the_same_page(tmp_path: Pa
     for words in (
         *("60 of 1,000", "AP, all rows", "auPRC@5", "auPRC@20", "corr. with length"),
         *("Precision over recall", "auPRC@20 against bytes a row", "LDS against bytes a row"),
-        *("control: must be 0 but for noise", "noise floor: what could be reached"),
+        *("control: about 0", "control: the label alone", "Reliability of the losses"),
+        *("14 s a training", "3.910 before, 3.745 after", "3 queries were left out", "2 of BM25"),
         *(
             "positions of rows",
             "completion",
@@ -197,6 +216,20 @@ def test_pictures_are_whole_files_that_load_nothing(hostile: Path, tmp_path: Pat
     assert picture_url(hostile).startswith("data:image/svg+xml;base64,")
 
 
+def test_points_of_the_same_bytes_stand_side_by_side_and_no_bar_leaves_the_picture():
+    spots = [
+        Spot(n_bytes, value, value - 0.3, value + 0.1, f"m{number}", "", "k1")
+        for number, (n_bytes, value) in enumerate([(0.0, 0.1), (0.0, 0.12), (0.0, 0.5), (600, 0.4)])
+    ]
+    picture = ET.fromstring(str(against_bytes(spots, alt="LDS")))
+    bars = [one for one in picture.iter() if "whisker" in one.get("class", "")]
+    places = [float((one.get("x1") or "").rstrip("%")) for one in bars]
+    assert len(set(places)) == 4
+    assert max(places[:3]) < 20 < places[3]
+    assert max(float(one.get("y1") or 0) for one in bars) < HIGH + TOP  # above the axis
+    assert min(float(one.get("y2") or 0) for one in bars) > 0
+
+
 def test_markdown_stays_between_its_marks(tmp_path: Path):
     work = leave_evaluation(tmp_path / "work", ALL, words=["a|b <i>"], **effects("clear"))
     page = tmp_path / "docs" / "results.md"
@@ -212,8 +245,9 @@ def test_markdown_stays_between_its_marks(tmp_path: Path):
     assert page.read_text("utf-8") == f"Before.\n{first}After.\n"
     write_markdown(work, page, name="again")
     assert page.read_text("utf-8").count("### LDS") == 2
+    assert "clear: 8 subsets of 8 of 16 rows, 6 queries; 14 s a training" in first
     tables = re.findall(r"(?:^\|.*\n)+", first, re.MULTILINE)
-    assert len(tables) == 9
+    assert len(tables) == 10
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 

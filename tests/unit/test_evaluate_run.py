@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from evaluate_samples import labelled_texts, prepared_task
+from evaluate_samples import labelled_texts
 
 from storage.errors import CorruptionError
 from storage.files import waiting_lock
@@ -20,15 +20,13 @@ from tasks.config_file import validated
 from tasks.evaluate import registry
 from tasks.evaluate.gather import gather
 from tasks.evaluate.method import Cost, MethodRefused, MethodScores, PreparedTask
-from tasks.evaluate.model_methods import MeanStateMethod
+from tasks.evaluate.ready import ready_task
 from tasks.evaluate.registry import Registered
-from tasks.evaluate.rise_method import RiseMethod
 from tasks.evaluate.run import Outcome, cells, check_evaluation, run_method
 from tasks.evaluate.settings import EvaluateConfig
 from tasks.evaluate.tables import read_tables
 from tasks.progress import NO_PROGRESS, Progress
 
-SMALL = {"sketch": {"kind": "principal", "hidden_dim": 8, "projected_dim": 8}, "code": "sign"}
 CALLS: list[str] = []
 
 
@@ -195,6 +193,11 @@ def test_tables_say_what_was_measured(settings: dict[str, Any]) -> None:
     cost = next(line for line in tables.costs.to_pylist() if line["method"] == "fake")
     assert (cost["tokens_per_second"], cost["query_seconds"]) == (40.0, 0.5)
     assert cost["peak_bytes"] > 10**7
+    assert cost["increase_bytes"] == cost["peak_bytes"] - cost["start_bytes"]
+    assert cost["load_seconds"] is None  # it loads no model
+    machine = json.loads(cost["machine"])
+    assert {"processor", "cores", "threads", "device"} <= set(machine)
+    assert tables.about["machine"] == machine
     assert tables.about["command"] == "test"
     assert tables.about["lineage"]["results"].keys() == {
         f"{method} on howdy-completion (predict)" for method in ("BM25", "fake")
@@ -213,47 +216,13 @@ def test_damaged_scores_are_named(settings: dict[str, Any]) -> None:
     assert "Delete" in str(caught.value)
 
 
-# ------------------------------------------------------------------------- methods of states
-
-
-def test_rise_scores_follow_the_rows_and_an_index_serves_every_task_of_its_pool(
-    tiny_llama: Path, tmp_path: Path
-) -> None:
-    rows = [replace(one, text=f"{one.text} {n}") for n, one in enumerate(labelled_texts(12))]
-    pool, method = tmp_path / "pool", RiseMethod(signature=SMALL)
-    task = prepared_task(tiny_llama, tmp_path / "a", rows=rows, pool_work=pool)
-    first = method.scores(task)
-    assert first.scores.dtype == np.float32
-    assert first.cost.n_tokens > 0
-    assert first.cost.bytes_per_row == 8 * 8 / 8 + 4  # signs of 8 x 8 numbers, and a scale
-
-    # another order of the rows, and other queries, in another task of the pool
-    asked = [*labelled_texts(1, start=70), *task.queries]
-    other = replace(task, rows=rows[::-1], queries=asked, work=tmp_path / "b")
-    second = method.scores(other)
-    np.testing.assert_array_equal(second.scores[::-1, 1:], first.scores)
-    assert second.cost.index_seconds == first.cost.index_seconds  # what it took, once
-    assert second.cost.n_tokens == first.cost.n_tokens
-    assert any("same pool" in note for note in second.notes)
-
-
-def test_mean_states_find_a_text_itself(tiny_llama: Path, tmp_path: Path) -> None:
-    rows = labelled_texts(8, prompt=0)
-    found = MeanStateMethod().scores(
-        prepared_task(tiny_llama, tmp_path, rows=rows, queries=rows[2:4])
-    )
-    np.testing.assert_allclose(found.scores[[2, 3], [0, 1]], 1.0, rtol=1e-5)
-    assert found.scores.max() <= 1.0 + 1e-5
-    assert found.cost.bytes_per_row == 4 * 32
-
-
 def test_recall_attributes_the_model_that_was_trained_on_the_pool(
     settings: dict[str, Any],
 ) -> None:
+    settings["model"]["trust_remote_code"] = True
     training = {"trained": {"kind": "blocks", "blocks": 1}, "epochs": 1, "checkpoints": 2}
-    found = run(
-        settings, paradigms=["predict", "recall"], methods=["mean-hidden-state"], training=training
-    )
+    asked = {"paradigms": ["predict", "recall"], "methods": ["mean-hidden-state"]}
+    found = run(settings, **asked, training=training)
     assert [(one.paradigm, one.kind) for one in found] == [
         ("predict", "scored"), ("recall", "scored"),
     ]  # fmt: skip
@@ -262,3 +231,7 @@ def test_recall_attributes_the_model_that_was_trained_on_the_pool(
     assert about[0] is None
     assert about[1]["settings"]["checkpoints"] == 2
     assert about[1]["n_tokens"] > 0
+    config = validated(EvaluateConfig, {**settings, **asked, "training": training}, origin="test")
+    trained = ready_task(config, "howdy-completion", "recall").model
+    assert trained == config.model.model_copy(update={"name": trained.name})
+    assert trained.name != config.model.name

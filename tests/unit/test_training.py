@@ -9,17 +9,21 @@ import numpy as np
 import pytest
 import torch
 from child import child
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny import KINDS, tiny_model
 from tiny_rows import tiny_texts
 from transformers.models.auto import AutoModelForCausalLM, AutoTokenizer
 
 import tasks.trainer as trainer_module
 import tasks.training as training_module
+from storage.files import short_id
 from tasks.config import ModelConfig, RuntimeConfig
 from tasks.evaluate.method import LabelledText
 from tasks.models import model_fingerprint
-from tasks.trainer import Fit, Trainer, planned_batches, rate_factor
+from tasks.trainer import Fit, Trainer, rate_factor
 from tasks.training import checkpoint_steps, row_losses, train
+from tasks.training_batches import planned_batches
 from tasks.training_config import (
     BlocksTraining,
     FullTraining,
@@ -227,6 +231,39 @@ def test_a_subset_keeps_the_order_of_all() -> None:
     assert [len(own) for own in batches] == [3, 1, 3, 1]
     flat = [row for own in batches for row in own]
     assert flat == [row for order in orders for row in order if row in {0, 2, 3, 7}]
+
+
+def test_what_a_training_without_batch_tokens_is_known_by_stays() -> None:
+    assert short_id(TrainingConfig().model_dump(mode="json")) == "ac1430ac42db098c"
+    told = TrainingConfig(batch_tokens=500).model_dump(mode="json")
+    assert TrainingConfig.model_validate(told).batch_tokens == 500
+
+
+@given(st.lists(st.integers(2, 30), min_size=80, max_size=300), st.integers(1, 3), st.integers(0))
+def test_as_many_tokens_are_as_many_steps(sizes: list[int], epochs: int, seed: int) -> None:
+    config = TrainingConfig(epochs=epochs, batch_tokens=64)
+    batches = planned_batches(len(sizes), range(len(sizes)), config, seed=seed, n_predicted=sizes)
+    assert abs(len(batches) - epochs * sum(sizes) / 64) <= 1
+    flat = [row for own in batches for row in own]
+    orders = random.Random(seed)
+    assert flat == [
+        row for _ in range(epochs) for row in orders.sample(range(len(sizes)), len(sizes))
+    ]
+    assert max(sum(sizes[row] for row in own) for own in batches) < 2 * 64 + 30
+
+
+def test_every_token_of_a_batch_of_tokens_weighs_the_same(tiny_llama: Path) -> None:
+    config = SMALL.model_copy(update={"batch_tokens": 30})
+    trainer = Trainer(model_of(tiny_llama), config)
+    rows = trainer.read(
+        [
+            LabelledText("long", "The quick brown fox jumps", 0, ""),
+            LabelledText("s", "Hi you", 0, ""),
+        ]
+    )
+    losses, sizes = trainer.losses(rows), rows.n_predicted
+    assert sizes[0] != sizes[1]
+    assert trainer.backward(rows, [0, 1]) == pytest.approx((losses * sizes).sum() / sizes.sum())
 
 
 def test_the_learning_rate_warms_up_and_may_fall() -> None:

@@ -1,8 +1,4 @@
-"""Methods that read the model's states without sketching them.
-
-`MeanStateMethod` asks whether the model feels alike about two texts. `ReadoutGradientMethod` is the
-exact gradient that RISE sketches: what it would score with signatures of any length.
-"""
+"""The exact gradient that RISE sketches: what it would score with signatures of any length."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +8,6 @@ from typing import Literal
 import numpy as np
 import torch
 
-from rise_ops.baselines.mean_hidden_state import mean_state_scores, mean_states
 from rise_ops.baselines.readout_gradient import (
     TextPositions,
     full_residual,
@@ -21,44 +16,18 @@ from rise_ops.baselines.readout_gradient import (
 )
 from rise_ops.readout import ReadoutHead
 from storage.files import publish_file, short_id
-from tasks.backbone import load_backbone, load_tokenizer
-from tasks.evaluate.measuring import Stopwatch
+from tasks.backbone import load_tokenizer, resolve_device, resolve_dtype
+from tasks.evaluate.measuring import Stopwatch, timed_backbone
 from tasks.evaluate.method import Cost, MethodScores, PreparedTask
-from tasks.evaluate.positions import ReadTexts, Which, read_positions
+from tasks.evaluate.positions import Which, read_positions
 from tasks.evaluate.texts import labelled_digest
+from tasks.models import model_fingerprint, resolve_model
 from tasks.progress import NO_PROGRESS, Progress
 
+READOUT_VERSION = 1
+"""Raised whenever the same settings would give other numbers."""
+
 FLOAT_BYTES = 4
-
-
-@dataclass(frozen=True)
-class MeanStateMethod:
-    """Cosine of mean final hidden states; a query's prompt does not count."""
-
-    positions: Which = "all"
-    name: str = "mean hidden state"
-
-    @property
-    def settings(self) -> dict[str, object]:
-        """See `Method`."""
-        return {"positions": self.positions}
-
-    def scores(self, task: PreparedTask, *, progress: Progress = NO_PROGRESS) -> MethodScores:
-        """See `Method`."""
-        watch = Stopwatch()
-        with watch("index"):
-            rows = _read(task, "rows", self.positions)
-            row_states = _mean_states(rows.positions)
-        with watch("query"):
-            queries = _read(task, "queries", "completion")
-            found = mean_state_scores(row_states, _mean_states(queries.positions))
-        cost = Cost(
-            index_seconds=watch["index"],
-            query_seconds=watch["query"],
-            n_tokens=rows.n_tokens,
-            bytes_per_row=float(FLOAT_BYTES * row_states.shape[1]),
-        )
-        return MethodScores(found, cost)
 
 
 @dataclass(frozen=True)
@@ -80,13 +49,13 @@ class ReadoutGradientMethod:
     @property
     def settings(self) -> dict[str, object]:
         """See `Method`."""
-        return {"form": self.form, "positions": self.positions}
+        return {"version": READOUT_VERSION, "form": self.form, "positions": self.positions}
 
     def scores(self, task: PreparedTask, *, progress: Progress = NO_PROGRESS) -> MethodScores:
         """See `Method`."""
         kept = task.work.parent / f"read-out-{short_id(self._shared_identity(task))}.npz"
-        if not kept.is_file():
-            _keep_products(kept, task, self.positions, progress)
+        reused = kept.is_file()
+        loading = None if reused else _keep_products(kept, task, self.positions, progress)
         with np.load(kept) as stored:
             found, lengths = stored["products"], stored["lengths"]
             index_seconds, query_seconds, n_tokens = stored["cost"].tolist()
@@ -96,27 +65,37 @@ class ReadoutGradientMethod:
             found = found / np.maximum(rows, 1e-30) / np.maximum(queries, 1e-30)
         return MethodScores(
             found.astype(np.float32),
-            Cost(index_seconds, query_seconds, n_tokens=int(n_tokens)),
+            Cost(
+                index_seconds,
+                query_seconds,
+                n_tokens=int(n_tokens),
+                load_seconds=loading,
+                reused=reused,
+            ),
             ("stores nothing of a row; the whole vocabulary at temperature 1",),
         )
 
     def _shared_identity(self, task: PreparedTask) -> dict[str, object]:
         return {
+            "version": READOUT_VERSION,
             "positions": self.positions,
-            "model": str(task.model.name),
-            "dtype": task.model.dtype,
+            "model": model_fingerprint(resolve_model(task.model).path),
+            "dtype": resolve_dtype(task.model.dtype, device=resolve_device(task.runtime.device)),
             "rows": labelled_digest(task.rows),
             "queries": labelled_digest(task.queries),
         }
 
 
-def _keep_products(path: Path, task: PreparedTask, which: Which, progress: Progress) -> None:
-    watch = Stopwatch()
+def _keep_products(
+    path: Path, task: PreparedTask, which: Which, progress: Progress
+) -> float | None:
+    """Keep products and lengths; return the seconds of loading the model, see `Cost`."""
+    watch, (backbone, loading) = Stopwatch(), timed_backbone(task)
+    head, loaded = backbone.head, (backbone, load_tokenizer(task.model))
     with watch("index"):
-        rows = _read(task, "rows", which)
+        rows = read_positions(task.rows, which, task.model, loaded, task.runtime)
     with watch("query"), torch.inference_mode():
-        queries = _read(task, "queries", "completion")
-        head = load_backbone(task.model, device=task.runtime.device).head
+        queries = read_positions(task.queries, "completion", task.model, loaded, task.runtime)
         most = max(1, task.runtime.head_bytes // (FLOAT_BYTES * head.vocab_size))
         found, row_lengths = _all_products(rows.positions, queries.positions, head, most, progress)
         query_lengths = _all_lengths(queries.positions, head, most)
@@ -131,6 +110,7 @@ def _keep_products(path: Path, task: PreparedTask, which: Which, progress: Progr
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
     publish_file(path, write)
+    return loading
 
 
 def _all_products(
@@ -180,18 +160,3 @@ def _part(texts: TextPositions, first: int, stop: int, start: int, end: int) -> 
     return TextPositions(
         texts.hidden[chosen], texts.targets[chosen], texts.text_index[chosen] - first, stop - first
     )
-
-
-def _mean_states(texts: TextPositions) -> np.ndarray:
-    return mean_states(
-        texts.hidden.cpu().numpy(), texts.text_index.cpu().numpy(), n_texts=texts.n_texts
-    )
-
-
-def _read(task: PreparedTask, part: Literal["rows", "queries"], which: Which) -> ReadTexts:
-    loaded = (
-        load_backbone(task.model, device=task.runtime.device),
-        load_tokenizer(task.model),
-    )
-    texts = task.rows if part == "rows" else task.queries
-    return read_positions(texts, which, task.model, loaded, task.runtime)
