@@ -12,7 +12,14 @@ from flows.failure import explain_failure
 from flows.progress import FlowProgress
 from tasks.evaluate.effects import EffectsReport, scored_methods
 from tasks.evaluate.gather import Gathered
-from tasks.evaluate.run import Outcome, TaskReport, cells, check_evaluation, method_names
+from tasks.evaluate.run import (
+    Outcome,
+    TaskReport,
+    cells,
+    check_evaluation,
+    method_names,
+    without_task,
+)
 from tasks.evaluate.settings import EvaluateConfig, Paradigm
 from tasks.page.shell import WrittenPage
 from tasks.prefect_tasks import (
@@ -34,7 +41,8 @@ def evaluate(config: EvaluateConfig, command: str = "") -> Gathered:
     """Run attribution methods on tasks whose right rows are known, and measure them.
 
     What was scored before is not scored again: an interrupted run goes on, and a further method
-    costs only itself. A method that refuses or fails is recorded, the others go on.
+    costs only itself. A method that refuses or fails is recorded, the others go on; so are all
+    methods of a task that cannot be made ready, its training for instance.
 
     Args:
         config: Tasks, methods, model, what is measured.
@@ -45,8 +53,15 @@ def evaluate(config: EvaluateConfig, command: str = "") -> Gathered:
     outcomes: list[Outcome] = []
     gathered: Gathered | None = None
     for task, paradigm in todo:
-        with FlowProgress(f"prepare {task}") as progress:
-            prepared: TaskReport = prepare_task(config, task, paradigm, progress=progress)
+        try:
+            with FlowProgress(f"prepare {task}") as progress:
+                prepared: TaskReport = prepare_task(config, task, paradigm, progress=progress)
+        except Exception as error:  # noqa: BLE001 - a training that fails must not end the others
+            outcomes += without_task(config, task, paradigm, error)
+            where = f"{task} ({paradigm}): {outcomes[-1].reason.splitlines()[0]}"
+            _say(f"{len(outcomes)} of {len(todo) * len(names)}: {where}")
+            gathered = gather_tables(config, outcomes, command=command)
+            continue
         for method in names:
             with FlowProgress(f"{method} on {task}") as progress:
                 outcome: Outcome = run_method(config, task, paradigm, method, progress=progress)

@@ -1,8 +1,9 @@
 """Train a model on rows and keep its checkpoints, as folders that any loader opens.
 
 A run is known by the model, the rows and every setting, and lives in a folder of that id: made
-once, found afterwards. Killed, it goes on at its last checkpoint, and ends with the same bytes on
-the same CPU. Weights that the training leaves alone are on disk once: the checkpoints share them.
+once, found afterwards. Killed, it goes on at its last checkpoint, or where it was a few minutes
+before if that is later, and ends with the same bytes on the same CPU. Weights that the training
+leaves alone are on disk once: the checkpoints share them.
 
     <folder>/<id>/
         identity.json            what the id stands for
@@ -47,6 +48,9 @@ from tasks.training_config import LoraTraining, TrainingConfig
 
 TRAINING_VERSION = 2
 """Raised whenever the same settings would give other weights."""
+
+RESUME_SECONDS = 180.0
+"""What a killed training may lose; its state is kept so often, and at every checkpoint."""
 
 RUN_FILE = "run.json"
 RESUME_FILE = "resume.pt"
@@ -189,24 +193,24 @@ def _train_into(
     )
     fit = Fit(trainer, rows, batches)
     steps = checkpoint_steps(fit.n_steps, config.checkpoints)
-    before = _resume(fit, home / RESUME_FILE)
+    resume = _Resume(fit, home / RESUME_FILE, started)
     progress.start(total=fit.n_steps, unit="steps")
     progress.advance(fit.step)
     for number, last in enumerate(steps, start=1):
         while fit.step < last:
+            resume.keep_when_due()
             fit.advance()
             progress.advance(1)
         if not _checkpoint(home, number).exists():
             _save_model(trainer, home, _checkpoint(home, number))
-        if last < fit.n_steps:
-            seconds = before + time.monotonic() - started
-            _keep_state(home / RESUME_FILE, {**fit.state(), "seconds": seconds})
+        if fit.step == last < fit.n_steps:
+            resume.keep()
     record = {
         "checkpoints": len(steps),
         "steps": steps,
         "losses": list(fit.epoch_losses()),
         "n_tokens": int(rows.n_tokens.sum()) * config.epochs,
-        "seconds": round(before + time.monotonic() - started, 3),
+        "seconds": round(resume.seconds, 3),
         "device": trainer.device,
     }
     write_json(home / RUN_FILE, record)
@@ -229,17 +233,31 @@ def _checkpoint(home: Path, number: int) -> Path:
     return home / f"checkpoint-{number:02d}"
 
 
-def _resume(fit: Fit, file: Path) -> float:
-    """Go on at the last kept state; return the seconds that were spent before it."""
-    if not file.is_file():
-        return 0.0
-    state = torch.load(file, weights_only=True)
-    fit.restore(state)
-    return float(state["seconds"])
+class _Resume:
+    """The state of a training in a file, so that a killed one goes on."""
 
+    def __init__(self, fit: Fit, file: Path, started: float) -> None:
+        """Go on at the last kept state, if there is one; ``started``: when this run began."""
+        self._fit, self._file, self._started, self._before = fit, file, started, 0.0
+        if file.is_file():
+            state = torch.load(file, weights_only=True)
+            fit.restore(state)
+            self._before = float(state["seconds"])
+        self._kept = time.monotonic()
 
-def _keep_state(file: Path, state: dict[str, Any]) -> None:
-    publish_file(file, lambda partial: torch.save(state, partial))
+    @property
+    def seconds(self) -> float:
+        """Spent so far, by all runs together."""
+        return self._before + time.monotonic() - self._started
+
+    def keep(self) -> None:
+        state = {**self._fit.state(), "seconds": self.seconds}
+        publish_file(self._file, lambda partial: torch.save(state, partial))
+        self._kept = time.monotonic()
+
+    def keep_when_due(self) -> None:
+        if time.monotonic() - self._kept >= RESUME_SECONDS:
+            self.keep()
 
 
 def _save_model(trainer: Trainer, home: Path, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Tables of an evaluation made of invented scores: no model, no time."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,13 @@ def effects(task: str) -> dict[str, list[dict[str, Any]]]:
 
 def _methods() -> list[dict[str, Any]]:
     return [
-        {"method": name, "key": name.lower().replace(" ", "-"), "family": family, "settings": "{}"}
+        {
+            "method": name,
+            "key": name.lower().replace(" ", "-"),
+            "family": family,
+            "positions": "completion" if family == "RISE" else None,
+            "settings": json.dumps({"positions": "completion"} if family == "RISE" else {}),
+        }
         for name, family in FAMILY.items()
     ]
 

@@ -29,7 +29,7 @@ from tasks.evaluate.reading import read_task
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.trainer import load_whole
 
-EKFAC_VERSION = 1
+EKFAC_VERSION = 2
 """Raised whenever the same settings would give other numbers."""
 
 PACKAGE = "kronfluence"
@@ -129,11 +129,13 @@ class EkFac:
     def _pairwise(
         self, analyzer: Any, rows: Sequence[TokenRow], queries: Sequence[TokenRow]
     ) -> npt.NDArray[np.float32]:
+        arguments = importlib.import_module(f"{PACKAGE}.arguments")
         analyzer.compute_pairwise_scores(
             scores_name=SCORES,
             factors_name=FACTORS,
             query_dataset=list(queries),
             train_dataset=list(rows),
+            score_args=arguments.ScoreArguments(damping_factor=self.config.damping),
             per_device_query_batch_size=self.config.batch_rows,
             per_device_train_batch_size=self.config.batch_rows,
         )

@@ -63,7 +63,7 @@ def gather(
     lines["refusals"] = [_refusal(one) for one in outcomes if one.reason]
     chosen = choose_methods(config.methods)
     lineage: dict[str, Any] = {"tasks": {}, "results": {}, "trainings": {}}
-    reached = {(one.task, one.paradigm) for one in outcomes}
+    reached = {(one.task, one.paradigm) for one in outcomes if one.has_task}
     for name, paradigm in cells(config):
         if outcomes and (name, paradigm) not in reached:
             continue
@@ -150,6 +150,7 @@ def _method_line(method: ChosenMethod) -> dict[str, Any]:
         "method": method.name,
         "key": method.key,
         "family": method.family,
+        "positions": method.settings.get("positions"),
         "settings": json.dumps(dict(method.settings), sort_keys=True),
     }
 

@@ -139,6 +139,12 @@ class EkFacConfig(ReadingConfig):
     strategy: Literal["identity", "diagonal", "kfac", "ekfac"] = Field(
         "ekfac", title="Curvature", description="identity: none, inner products of gradients."
     )
+    damping: float | None = Field(
+        None,
+        ge=0,
+        title="Added to eigenvalues",
+        description="Empty: a tenth of the mean eigenvalue of each layer, as published.",
+    )
     loss: Literal["sum", "mean"] = Field(
         "sum", title="Loss of a text", description="Over its positions; sum is what EK-FAC is for."
     )

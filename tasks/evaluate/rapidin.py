@@ -26,7 +26,7 @@ from tasks.models import model_fingerprint, resolve_model
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.training import texts_digest
 
-RAPIDIN_VERSION = 1
+RAPIDIN_VERSION = 2
 """Raised whenever the same settings would give other numbers."""
 
 FLOAT16_BYTES = 2

@@ -4,6 +4,7 @@ What decides between methods is decided here: which is best on a task, and which
 Two methods are level when the interval of their difference, query by query, reaches 0.
 """
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -84,6 +85,11 @@ class Contender:
     def style(self) -> str:
         """Class of its family's colour."""
         return FAMILIES.get(self.family, "k6")
+
+    @property
+    def positions(self) -> str:
+        """Which positions of rows it reads; empty where it does not choose."""
+        return str(json.loads(self.settings).get("positions") or "")
 
     @property
     def is_control(self) -> bool:

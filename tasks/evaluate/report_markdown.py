@@ -362,11 +362,23 @@ def _arm_rows(
 def _costs(results: Results) -> str:
     lines = results.tables.costs.to_pylist()
     rows = [
-        [_name(results, one.name), *_cost([c for c in lines if c["method"] == one.name])]
+        [
+            _name(results, one.name),
+            one.positions,
+            *_cost([c for c in lines if c["method"] == one.name]),
+        ]
         for one in results.methods
         if any(c["method"] == one.name for c in lines)
     ]
-    heads = ["method", "a row", "tasks", "rows, all tasks", "queries, all tasks", "tokens/s"]
+    heads = [
+        "method",
+        "positions of rows",
+        "a row",
+        "tasks",
+        "rows, all tasks",
+        "queries, all tasks",
+        "tokens/s",
+    ]
     words = (
         "### Cost\n\nSeconds as the machine was, also where other work shared it, without loading "
         "the model. What tasks of one pool share counts once. Memory is the largest increase while "

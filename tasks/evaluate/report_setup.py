@@ -24,9 +24,16 @@ def asked_section(results: Results) -> Section:
     columns += [Column(name, "number") for name in ("rows", "queries", "base rate", "tokens a row")]
     columns += [Column("labels"), Column("model")]
     tasks = table(columns, [_task(one) for one in results.places], caption="Tasks", stacks=True)
-    names = [Column("method"), Column("family"), Column("in settings"), Column("settings")]
+    names = [Column("method"), Column("family"), Column("in settings")]
+    names += [Column("positions of rows"), Column("settings")]
     rows: list[list[Content]] = [
-        [method_cell(one), one.family, tag("code", one.key), _settings(one.settings)]
+        [
+            method_cell(one),
+            one.family,
+            tag("code", one.key),
+            one.positions or NOTHING,
+            _settings(one.settings),
+        ]
         for one in results.methods
     ]
     note = (

@@ -63,6 +63,7 @@ class Outcome:
         kind: ``scored``, ``kept`` (from a run before), ``refused`` or ``failed``.
         reason: Why there are no scores.
         seconds: Wall time of this call.
+        has_task: False: the task could not be made ready, so that nothing is known of it.
     """
 
     task: str
@@ -72,6 +73,7 @@ class Outcome:
     kind: str
     reason: str
     seconds: float
+    has_task: bool = True
 
     @property
     def summary(self) -> str:
@@ -117,6 +119,17 @@ def prepare(
         training=ready.training["id"] if ready.training else "",
         seconds=time.perf_counter() - started,
     )
+
+
+def without_task(
+    config: EvaluateConfig, task: str, paradigm: Paradigm, error: Exception
+) -> list[Outcome]:
+    """Return what became of a task's methods where the task could not be made ready."""
+    reason = f"the task could not be made ready: {_told(error)}"[:REASON_CHARS]
+    return [
+        Outcome(task, paradigm, name, "", "failed", reason, 0.0, has_task=False)
+        for name in method_names(config)
+    ]
 
 
 def run_method(
@@ -239,8 +252,12 @@ def _scored(
         return "refused", (str(error) or "no reason given")[:REASON_CHARS], None
     except Exception as error:  # noqa: BLE001 - others' packages run in here; the rest must go on
         LOG.warning("%s on %s failed:\n%s", chosen.name, ready.name, traceback.format_exc())
-        return "failed", f"{type(error).__name__}: {error}"[:REASON_CHARS], None
+        return "failed", _told(error)[:REASON_CHARS], None
     return "scored", "", kept
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _checked(chosen: ChosenMethod, task: PreparedTask, progress: Progress) -> MethodScores:

@@ -56,10 +56,15 @@ them; ``caveat``: why it decides nothing whatever its numbers; ``training``: wha
 how, for "recall"."""
 
 METHODS_SCHEMA = _schema(
-    method=pa.string(), key=pa.string(), family=pa.string(), settings=pa.string()
+    method=pa.string(),
+    key=pa.string(),
+    family=pa.string(),
+    positions_=pa.string(),
+    settings=pa.string(),
 )
 """A method: its name in the other tables, what settings call it, its family ("RISE", "gradients",
-"words", ...), and its settings as JSON."""
+"words", ...), which positions of rows it reads (``all``, or ``completion``: behind their prompts;
+null where it does not choose), and its settings as JSON."""
 
 METRICS_SCHEMA = _schema(
     **_CELL,

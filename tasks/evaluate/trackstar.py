@@ -1,8 +1,9 @@
 """TrackStar through the program bergson, where it is found; refused where it is not.
 
 It runs as a program, so that it may live in an environment of its own, whatever versions of
-libraries it wants. Handed over are files: the model's folder, rows and queries. It leaves a table
-of scores whose layout it describes itself (``info.json``).
+libraries it wants. Handed over are files: the model's folder, rows and queries, which it reads
+without a chat template (see `trackstar_files`). It leaves a table of scores whose layout it
+describes itself (``info.json``).
 """
 
 import functools
@@ -12,21 +13,21 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from tasks.backbone import resolve_device
+from tasks.backbone import load_tokenizer, resolve_device
 from tasks.evaluate.gradient_settings import TrackStarConfig
-from tasks.evaluate.method import Cost, LabelledText, MethodRefused, MethodScores, PreparedTask
+from tasks.evaluate.method import Cost, MethodRefused, MethodScores, PreparedTask
 from tasks.evaluate.reading import read_texts
+from tasks.evaluate.trackstar_files import plain_model, special_tokens, write_texts
 from tasks.models import resolve_model
 from tasks.progress import NO_PROGRESS, Progress
 
-TRACKSTAR_VERSION = 1
+TRACKSTAR_VERSION = 2
 """Raised whenever the same settings would give other numbers."""
 
 PACKAGE = "bergson"
@@ -78,9 +79,12 @@ class TrackStar:
         with tempfile.TemporaryDirectory(dir=task.work) as folder:
             started = time.monotonic()
             home = Path(folder)
-            _write_texts(home / "rows.jsonl", [task.rows[n] for n in rows.predicted], masked=masked)
+            around = special_tokens(load_tokenizer(task.model))
+            scored = [task.rows[n] for n in rows.predicted]
             asked = [task.queries[n] for n in queries.predicted]
-            _write_texts(home / "queries.jsonl", asked, masked=True)
+            write_texts(home / "rows.jsonl", scored, around, masked=masked)
+            write_texts(home / "queries.jsonl", asked, around, masked=True)
+            plain_model(resolve_model(task.model).path, home / "model")
             self._run(program, task, home, batch_tokens=rows.most)
             found = read_scores(home / "out" / "scores")
             seconds = time.monotonic() - started
@@ -106,7 +110,7 @@ class TrackStar:
         log = task.work / LOG_FILE
         with log.open("wb") as stream:
             done = subprocess.run(
-                [program, *self._arguments(task, home, batch_tokens)],
+                [program, *self._arguments(home, batch_tokens)],
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 env=_environment(task, home),
@@ -119,8 +123,8 @@ class TrackStar:
                 f"{' / '.join(lines[-TAIL_LINES:])}. All of them are in {log}."
             )
 
-    def _arguments(self, task: PreparedTask, home: Path, batch_tokens: int) -> list[str]:
-        arguments = ["trackstar", str(home / "out"), "--model", str(resolve_model(task.model).path)]
+    def _arguments(self, home: Path, batch_tokens: int) -> list[str]:
+        arguments = ["trackstar", str(home / "out"), "--model", str(home / "model")]
         for which, file in (("data", "rows.jsonl"), ("query", "queries.jsonl")):
             arguments += [f"--{which}.dataset", str(home / file)]
             arguments += [f"--{which}.prompt_column", "prompt"]
@@ -160,14 +164,6 @@ def program_version(program: str) -> str:
         [str(python), "-c", question], capture_output=True, text=True, check=False
     )
     return done.stdout.strip() if done.returncode == 0 else "of unknown version"
-
-
-def _write_texts(file: Path, texts: Sequence[LabelledText], *, masked: bool) -> None:
-    with file.open("w", encoding="utf-8") as stream:
-        for text in texts:
-            border = text.prompt_chars if masked else 0
-            record = {"prompt": text.text[:border], "completion": text.text[border:]}
-            stream.write(json.dumps(record) + "\n")
 
 
 def _environment(task: PreparedTask, home: Path) -> dict[str, str]:

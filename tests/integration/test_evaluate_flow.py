@@ -95,6 +95,30 @@ def test_a_planted_task_is_measured_and_resumed(
     assert set(trained[0]) >= {"method", "value", "low", "high"}
 
 
+@pytest.mark.parametrize("paradigms", [["recall", "predict"], ["recall"]])
+def test_a_training_that_fails_stops_no_other_task(
+    settings: dict[str, Any], paradigms: list[str], tmp_path: Path
+) -> None:
+    failing = {"training": TRAINING | {"epochs": 1, "learning_rate": 1e30, "batch_rows": 1}}
+    own = {"methods": ["bm25", "random"], "paradigms": paradigms, "counterfactual": None}
+    file = tmp_path / "failing.yaml"
+    file.write_text(json.dumps(settings | failing | own).replace("1e+30", "1.0e+30"))
+    done = CliRunner().invoke(app, ["evaluate", "run", str(file)])
+    assert done.exit_code == 1, done.output
+    tables = read_tables(Path(settings["work"]) / "tables")
+    lost = tables.refusals.to_pylist()
+    assert {(one["method"], one["paradigm"], one["kind"]) for one in lost} == {
+        ("BM25", "recall", "failed"),
+        ("random", "recall", "failed"),
+    }
+    assert re.search("could not be made ready: DivergedError: the loss of", lost[0]["reason"])
+    others = [one for one in paradigms if one != "recall"]
+    assert tables.tasks["paradigm"].to_pylist() == others
+    assert tables.costs["paradigm"].to_pylist() == [one for one in others for _ in range(2)]
+    page = (Path(settings["work"]) / "tables" / "report.html").read_text("utf-8")
+    assert "could not be made ready" in page
+
+
 def test_a_page_is_drawn_again_with_tables_and_pictures(tmp_path: Path) -> None:
     work = leave_evaluation(tmp_path / "work", {"clear": CLEAR})
     options = ["--markdown", str(tmp_path / "r.md"), "--pictures", str(tmp_path / "pictures")]

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from evaluate_samples import labelled_texts, prepared_task
+from tiny import tiny_model
 
 from tasks.evaluate.ekfac import EkFac
 from tasks.evaluate.gradient_settings import (
@@ -57,15 +58,50 @@ def test_ek_fac_finds_the_row_that_is_the_query(tiny_llama, tmp_path):
     assert "kronfluence" in found.notes[0]
 
 
+@needs_kronfluence
+def test_damping_is_a_tenth_of_the_mean_eigenvalue_unless_it_is_given(tiny_llama, tmp_path):
+    task = prepared_task(tiny_llama, tmp_path)
+    layer = r"layers\.1\.mlp\.down_proj"
+    own, heavy, plain = (
+        EkFac(EkFacConfig(blocks=1, pattern=layer, damping=damping)).scores(task).scores
+        for damping in (None, 1e6, 1e-8)
+    )
+    inner = EkFac(EkFacConfig(blocks=1, pattern=layer, strategy="identity")).scores(task).scores
+    np.testing.assert_allclose(heavy * 1e6, inner, rtol=1e-3, atol=1e-4 * abs(inner).max())
+    mean_eigenvalue = _mean_eigenvalue(task, layer)
+    config = EkFacConfig(blocks=1, pattern=layer, damping=0.1 * mean_eigenvalue)
+    given = EkFac(config).scores(task).scores
+    np.testing.assert_allclose(given, own, rtol=1e-3, atol=1e-4 * abs(own).max())
+    assert abs(plain - own).max() > 0.5 * abs(own).max()  # what the package does unasked
+
+
 @needs_bergson
-def test_track_star_keeps_rows_in_order_and_finds_the_row_that_is_the_query(tiny_llama, tmp_path):
+def test_track_star_keeps_rows_in_order_and_finds_the_row_that_is_the_query(tmp_path):
+    model = tiny_model(tmp_path / "model", bos=True)
+    (model / "chat_template.jinja").unlink()  # it reads the plain text, as a base model's
     texts = labelled_texts(12)
     asked = [*texts[3:6], LabelledText("bare", texts[8].text, 0, "a")]
     config = TrackStarConfig(program=BERGSON, projection_dim=8, batch_tokens=64)
-    found = TrackStar(config).scores(prepared_task(tiny_llama, tmp_path, rows=texts, queries=asked))
+    found = TrackStar(config).scores(prepared_task(model, tmp_path, rows=texts, queries=asked))
     assert found.scores[:, :3].argmax(axis=0).tolist() == [3, 4, 5]
     assert np.isfinite(found.scores).all()
     assert "bergson" in found.notes[0]
+
+
+def _mean_eigenvalue(task, layer):
+    """Of the layer's corrected eigenvalues, as the package keeps them."""
+    found = []
+
+    class Looking(EkFac):
+        def _pairwise(self, analyzer, rows, queries):
+            kept = analyzer.load_all_factors("factors")
+            for name, eigenvalues in kept["lambda_matrix"].items():
+                found.append(float((eigenvalues / kept["num_lambda_processed"][name]).mean()))
+            return super()._pairwise(analyzer, rows, queries)
+
+    Looking(EkFacConfig(blocks=1, pattern=layer)).scores(task)
+    (mean,) = found
+    return mean
 
 
 def _n_predicted(task, text):

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rise_ops.baselines import count_sketch
 from rise_ops.baselines.count_sketch import BinnedSketch, ShuffleKind
 from rise_ops.baselines.shuffles import HashShuffle, PublishedShuffle, hash_signs, prime_factors
 
@@ -82,6 +83,26 @@ def test_with_as_many_numbers_as_coordinates_it_is_an_isometry(n, more, seed, ki
     generator = torch.Generator().manual_seed(seed)
     x, y = torch.randn(2, n, generator=generator, dtype=torch.float64)
     torch.testing.assert_close(sketch.apply(x) @ sketch.apply(y), x @ y)
+
+
+@given(n=st.integers(1, 5000), dim=st.integers(1, 90), seed=SEEDS, kind=st.sampled_from(KINDS))
+@settings(max_examples=40, deadline=None)
+def test_adding_to_bins_and_fetching_for_them_are_one_sketch(n, dim, seed, kind):
+    sketch = BinnedSketch(n, dim=dim, kind=kind, seed=seed)
+    vector = torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    added, fetched = sketch.apply(vector), sketch._fetched(vector)
+    torch.testing.assert_close(added, fetched, rtol=0, atol=1e-12)
+    assert torch.equal(added, sketch.apply(vector))
+    assert sketch.apply(vector.float()).dtype == torch.float32
+
+
+def test_a_long_vector_is_added_slice_by_slice(monkeypatch):
+    vector = torch.randn(10_007, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    whole = BinnedSketch(10_007, dim=64, kind="uniform", seed=1).apply(vector)
+    monkeypatch.setattr(count_sketch, "SLICE_COORDINATES", 1000)
+    monkeypatch.setattr(count_sketch, "SLICE_PLACES", 2000)
+    parts = BinnedSketch(10_007, dim=64, kind="uniform", seed=1).apply(vector)
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)

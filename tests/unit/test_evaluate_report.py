@@ -198,7 +198,13 @@ def test_every_part_is_there_and_the_same_tables_give_the_same_page(tmp_path: Pa
         *("Precision over recall", "auPRC@20 against bytes a row", "LDS against bytes a row"),
         *("control: about 0", "control: the label alone", "Reliability of the losses"),
         *("14 s a training", "3.910 before, 3.745 after", "3 queries were left out", "2 of BM25"),
-        *("better than random rows", "as random rows", "not passed"),
+        *(
+            "positions of rows",
+            "completion",
+            "better than random rows",
+            "as random rows",
+            "not passed",
+        ),
         *("rise evaluate x.yaml", "a note", "weights do not fit", "shuffled right rows"),
         *("base rate", "What the words mean", "linear datamodeling score: rank correlation"),
     ):
@@ -298,6 +304,8 @@ def test_markdown_stays_between_its_marks(tmp_path: Path):
     assert first.startswith("# Results\n")
     assert r"a\|b \<i\>" in first
     assert "| **RISE compact** | 516 bytes |" in first
+    assert "| **RISE compact** | completion | 516 bytes |" in first
+    assert "| length |  | 4 bytes |" in first
     page.write_text(f"Before.\n{first}After.\n", "utf-8")
     write_markdown(work, page)
     assert page.read_text("utf-8") == f"Before.\n{first}After.\n"

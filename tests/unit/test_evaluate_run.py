@@ -167,6 +167,17 @@ def test_a_method_without_scores_is_a_line_and_the_others_go_on(
     assert run(settings, methods=[fake(manner)])[0].kind == kind
 
 
+def test_tables_say_which_positions_of_rows_are_read(settings: dict[str, Any]) -> None:
+    masked = {
+        "method": "mean-hidden-state",
+        "name": "masked",
+        "settings": {"positions": "completion"},
+    }
+    run(settings, methods=["bm25", "mean-hidden-state", masked])
+    lines = read_tables(Path(settings["work"]) / "tables").methods.to_pylist()
+    assert [line["positions"] for line in lines] == [None, "all", "completion"]
+
+
 def test_tables_say_what_was_measured(settings: dict[str, Any]) -> None:
     run(settings)
     tables = read_tables(Path(settings["work"]) / "tables")

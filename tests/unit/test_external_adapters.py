@@ -4,20 +4,25 @@ import json
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from evaluate_samples import labelled_texts, prepared_task
+from tiny import tiny_model
+from transformers.models.auto import AutoModelForCausalLM, AutoTokenizer
 
 import tasks.evaluate.ekfac as ekfac_module
-from tasks.backbone import TokenRow
+from tasks.backbone import TokenRow, load_tokenizer
+from tasks.config import ModelConfig
 from tasks.evaluate.ekfac import EkFac
 from tasks.evaluate.ekfac_task import IGNORED, padded_texts, sampled_labels, text_losses
 from tasks.evaluate.gradient_parameters import linear_layers
 from tasks.evaluate.gradient_settings import TrackStarConfig
 from tasks.evaluate.method import LabelledText, MethodRefused
 from tasks.evaluate.trackstar import TrackStar
+from tasks.evaluate.trackstar_files import plain_model, special_tokens, write_texts
 from tasks.trainer import load_whole
 
 PROGRAM = f"""#!{sys.executable}
@@ -69,7 +74,9 @@ def test_bergson_gets_the_texts_and_its_table_is_read_back(program, tiny_llama, 
     assert found.scores.dtype == np.float32
     seen = json.loads((tmp_path / "seen.json").read_text())
     assert seen["args"][seen["args"].index("--projection_dim") + 1] == "7"
-    assert seen["args"][seen["args"].index("--model") + 1] == str(tiny_llama)
+    model = Path(seen["args"][seen["args"].index("--model") + 1])
+    assert model.is_relative_to(task.work)
+    assert not model.exists()
     most = seen["args"][seen["args"].index("--token_batch_size") + 1]
     assert most == "512"  # what the model reads; bergson refuses more
     assert seen["env"]["HF_HUB_OFFLINE"] == "1"
@@ -84,6 +91,48 @@ def test_rows_of_all_positions_are_handed_over_without_a_prompt(program, tiny_ll
     method = TrackStar(TrackStarConfig(program=str(program), positions="all"))
     found = method.scores(task)
     assert found.scores[:, 0].tolist() == [len(row.text) - 6 for row in task.rows]
+
+
+@pytest.mark.parametrize("template", [True, False])
+def test_bergson_reads_the_tokens_that_everybody_reads(template, tmp_path):
+    source = tiny_model(tmp_path / "model", bos=True)
+    if not template:
+        (source / "chat_template.jinja").unlink()
+    tokenizer = load_tokenizer(ModelConfig(name=str(source)))
+    texts = [*labelled_texts(3), LabelledText("spelled", "<|begin|>hello there", 11, "a")]
+    around = special_tokens(tokenizer)
+    assert around == ("<|begin|>", "")
+    write_texts(tmp_path / "rows.jsonl", texts, around, masked=True)
+    home = plain_model(source, tmp_path / "plain")
+    theirs: Any = AutoTokenizer.from_pretrained(home)
+    expected = tokenizer.encode([one.text for one in texts], [one.prompt_chars for one in texts])
+    lines = (tmp_path / "rows.jsonl").read_text().splitlines()
+    for line, text, row in zip(map(json.loads, lines), texts, expected, strict=True):
+        messages = [{"role": name, "content": line[name]} for name in ("prompt", "completion")]
+        rendered = theirs.apply_chat_template(messages, tokenize=False)
+        read = theirs(rendered, add_special_tokens=False)
+        assert read["input_ids"] == row.ids.tolist()
+        assert read.char_to_token(0, len(line["prompt"])) == row.first_target
+        assert line["completion"] == text.text[text.prompt_chars :]
+    assert (home / "model.safetensors").samefile(source / "model.safetensors")
+    loaded = AutoModelForCausalLM.from_pretrained(home)
+    assert loaded.config.vocab_size == 320
+
+
+def test_an_end_that_the_tokenizer_adds_is_spelled_out_and_predicted(tmp_path):
+    source = tiny_model(tmp_path / "model", bos=True)
+    file = source / "tokenizer.json"
+    known = json.loads(file.read_text())
+    ending = known["post_processor"]
+    ending["single"].append({"SpecialToken": {"id": "<|end|>", "type_id": 0}})
+    ending["special_tokens"]["<|end|>"] = {"id": "<|end|>", "ids": [1], "tokens": ["<|end|>"]}
+    file.write_text(json.dumps(known))
+    around = special_tokens(load_tokenizer(ModelConfig(name=str(source))))
+    assert around == ("<|begin|>", "<|end|>")
+    write_texts(tmp_path / "rows.jsonl", labelled_texts(1), around, masked=False)
+    line = json.loads((tmp_path / "rows.jsonl").read_text())
+    text = labelled_texts(1)[0].text
+    assert line == {"prompt": "<|begin|>", "completion": f"{text}<|end|>"}
 
 
 def test_a_program_that_fails_is_an_error_with_its_last_lines(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from child import child
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import KINDS, tiny_model
@@ -170,6 +171,40 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     for one, other in zip(whole.checkpoints, again.checkpoints, strict=True):
         for file in sorted(one.rglob("*.safetensors")):
             assert file.read_bytes() == (other / file.relative_to(one)).read_bytes()
+
+
+def test_a_training_that_is_killed_loses_what_came_after_its_last_kept_state(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = SMALL.model_copy(update={"checkpoints": 1})  # six steps, and none kept on the way
+    whole = train(model_of(tiny_llama), texts(), config, tmp_path / "whole")
+    with child("training_child.py") as ask:
+        ended = ask(json.dumps([str(tiny_llama), str(tmp_path / "killed"), 4]))
+    assert ended == ""  # it was killed, and said nothing
+    taken: list[int] = []
+    advance = Fit.advance
+    monkeypatch.setattr(Fit, "advance", lambda self: (taken.append(self.step), advance(self))[1])
+    again = train(model_of(tiny_llama), texts(), config, tmp_path / "killed")
+    assert taken == [4, 5]
+    assert again.losses == whole.losses
+    one, other = (run.final / "model-00002-of-00002.safetensors" for run in (whole, again))
+    assert one.read_bytes() == other.read_bytes()
+    assert not (again.folder / "resume.pt").exists()
+
+
+def test_states_are_kept_by_time_and_not_at_every_step(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 100_000, 40))
+    monkeypatch.setattr(training_module.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(training_module, "RESUME_SECONDS", 100.0)
+    kept: list[int] = []
+    state = Fit.state
+    monkeypatch.setattr(Fit, "state", lambda self: (kept.append(self.step), state(self))[1])
+    config = SMALL.model_copy(update={"checkpoints": 1, "epochs": 4})
+    train(model_of(tiny_llama), texts(), config, tmp_path)
+    assert 1 < len(kept) < 8
+    assert kept == sorted(set(kept))
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft asks
