@@ -7,12 +7,16 @@ not fit, so that the reader sees which setting to lower.
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+
 from rise_ops.tensor_sketch import SPECTRUM_BYTES
 from tasks.backbone import ModelShape, model_is_loaded, model_shape
 from tasks.batches import MAX_BATCH_WINDOWS
 from tasks.config import IndexConfig, RuntimeConfig
 from tasks.signature_config import PrincipalProjection, SeparableSketch, Sketch
 
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "not enough memory")
+"""What torch's plain RuntimeErrors say when the CPU's, or Apple's, allocator fails."""
 FLOAT32_BYTES = 4
 FLOAT64_BYTES = 8
 MOMENT_COPIES = 6
@@ -133,6 +137,13 @@ def require_memory(
         if free is not None and n_here * need.total - held > free:
             raise MemoryError(_too_much(need, place, n_here, free))
     return n_processes * need.total
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that memory ran out, Python's or a device's."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in OUT_OF_MEMORY)
 
 
 def _places(device: str, n_processes: int) -> list[tuple[str, int]]:

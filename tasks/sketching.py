@@ -19,11 +19,9 @@ from rise_ops.signature import RowMean
 from tasks.backbone import TokenRow
 from tasks.batches import TokenBatch, Window, check_token_ids, cut_windows, make_batch, plan_batches
 from tasks.config import RuntimeConfig
+from tasks.memory import is_out_of_memory
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.space import SignatureSpace
-
-OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "not enough memory")
-"""What torch's plain RuntimeErrors say when the CPU's, or Apple's, allocator fails."""
 
 
 def sketch_rows(
@@ -172,8 +170,7 @@ def _fits_in_memory(run: Callable[[Sequence[Window]], None], batch: Sequence[Win
     try:
         run(batch)
     except RuntimeError as error:
-        is_memory = isinstance(error, torch.OutOfMemoryError)
-        if not is_memory and not any(sign in str(error) for sign in OUT_OF_MEMORY):
+        if not is_out_of_memory(error):
             raise
         return False
     return True

@@ -4,6 +4,8 @@ Tail-patch and the closed loop use the scores that the methods gave the whole ta
 score a few short rows. Trainings are kept under ``folder`` by what they are, whoever asks for them.
 """
 
+import logging
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,8 +21,11 @@ from tasks.evaluate.lds import lds_facts, lds_lines, lds_losses, lds_task, n_too
 from tasks.evaluate.method import LabelledText, MethodRefused, MethodScores, PreparedTask
 from tasks.evaluate.short_texts import MeasureRefused
 from tasks.evaluate.tail_patch import tail_patch_lines
+from tasks.memory import is_out_of_memory
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.trainer import DivergedError
+
+LOG = logging.getLogger(__name__)
 
 Scorer = Callable[[PreparedTask], MethodScores]
 """`Method.scores`, or something that looks up what was kept.
@@ -61,10 +66,10 @@ class Counterfactual:
         lds: Of ``LDS_SCHEMA``.
         tail_patch: Of ``TAIL_PATCH_SCHEMA``.
         closed_loop: Of ``CLOSED_LOOP_SCHEMA``.
-        refusals: Of ``REFUSALS_SCHEMA``: methods that do not score the rows of LDS.
+        refusals: Of ``REFUSALS_SCHEMA``: methods without scores, and measures that were not taken.
         facts: What a reader should know of the trainings, JSON-ready.
         finished: Whether another try would find the same: all was measured, or the task is too
-            small. A method without scores, a divergence or too little memory may go away.
+            small. A method without scores, a divergence, too little memory or an error may go away.
     """
 
     lds: list[Line] = field(default_factory=list)
@@ -94,7 +99,8 @@ def counterfactual(
 
     Returns:
         What was measured. A measure that a task is too small for, whose training diverges or does
-        not fit into memory, is a line of ``refusals``, of `EVERY_METHOD`.
+        not fit into memory, is a line of ``refusals``, of `EVERY_METHOD`; one that breaks is one of
+        kind failed, and logged.
     """
     run = _Run(task.scored, scorers, config, folder, progress)
     run.attempt(lambda: run.lds(task.whole))
@@ -119,13 +125,20 @@ class _Run:
         self._folder, self._progress = folder, progress
 
     def attempt(self, take: Callable[[], None]) -> None:
-        """Take a measure, or record why it cannot be taken on this task."""
+        """Take a measure, or record why it is not taken on this task: no error ends the others."""
         try:
             take()
         except MeasureRefused as refusal:
             self._without(EVERY_METHOD, str(refusal))
-        except (DivergedError, MemoryError) as refusal:
+        except DivergedError as refusal:
             self._without(EVERY_METHOD, str(refusal), finished=False)
+        except Exception as error:  # noqa: BLE001 - what breaks here must not end the others
+            if is_out_of_memory(error):
+                self._without(EVERY_METHOD, str(error), finished=False)
+                return
+            LOG.warning("a measure of %s broke:\n%s", self._task.name, traceback.format_exc())
+            reason = f"{type(error).__name__}: {error}"
+            self._without(EVERY_METHOD, reason, kind="failed", finished=False)
 
     def lds(self, whole: PreparedTask) -> None:
         """See `tasks.evaluate.lds`."""

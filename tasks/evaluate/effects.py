@@ -79,7 +79,7 @@ def measure_effects(
     """Take the counterfactual measures of a task, those that are not finished from before.
 
     A task that is too small for one of them is said so; the others are taken. A measure that lacks
-    a method, or diverged, or did not fit into memory, is no finished one.
+    a method, or diverged, or did not fit into memory, or broke, is no finished one.
 
     Args:
         config: With counterfactual settings.

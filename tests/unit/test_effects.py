@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import tasks.evaluate.effects as effects_module
 from tasks.config_file import read_settings, validated
@@ -135,19 +136,38 @@ def only(measure: str, **settings_: object) -> dict[str, object]:
     return {**none, measure: {**settings_, "training": TRAINING}}
 
 
+@pytest.mark.parametrize(
+    ("error", "kind", "reason"),
+    [
+        (MemoryError("needs 3 GB, 2 GB are free"), "refused", "needs 3 GB, 2 GB are free"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "refused", "CUDA out of memory"),
+        (OSError("no space left"), "failed", "OSError: no space left"),
+    ],
+)
 def test_what_another_try_may_measure_is_taken_again(
-    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception,
+    kind: str,
+    reason: str,
+    tiny_llama: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    measures = only("lds", rows=8, queries=4, subsets=3, repeats=1)
+    measures = only("lds", rows=8, queries=4, subsets=3, repeats=2)
     config = settings(tmp_path, tiny_llama, counterfactual=measures)
     fill = LossBank.fill
 
-    def full(*_: object, **__: object) -> None:
-        raise MemoryError("needs 3 GB, 2 GB are free")
+    def broken(*_: object, **__: object) -> None:
+        raise error
 
-    monkeypatch.setattr(LossBank, "fill", full)
+    monkeypatch.setattr(LossBank, "fill", broken)
     first = measure_effects(config, "kinds", "predict", ["BM25"])
-    assert first.reasons == {"lds": "needs 3 GB, 2 GB are free"}
+    assert first.reasons == {"lds": reason}
+    kept = kept_effects(
+        config, ready_task(config, "kinds", "predict"), [chosen_method(config, "BM25")]
+    )
+    assert [line["kind"] for line in kept["lds"]["refusals"]] == [kind]
+    assert ("Traceback" in caplog.text) == (kind == "failed")
     monkeypatch.setattr(LossBank, "fill", fill)
     again = measure_effects(config, "kinds", "predict", ["BM25"])
     assert again.reasons == {}
@@ -179,7 +199,7 @@ def test_a_method_without_scores_is_said_and_tried_again(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    measures = only("lds", rows=8, queries=4, subsets=3, repeats=1)
+    measures = only("lds", rows=8, queries=4, subsets=3, repeats=2)
     config = settings(tmp_path, tiny_llama, counterfactual=measures)
     outcomes = [run_method(config, "kinds", "predict", "BM25")]
 
