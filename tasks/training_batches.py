@@ -22,7 +22,8 @@ def planned_batches(
 
     There is one order of all rows for a seed and an epoch, and a subset keeps it: two trainings
     differ in what they leave out, not in how the rest is ordered. No step crosses an epoch. With
-    ``batch_tokens``, subsets of as many predicted tokens take as many steps, but for one.
+    ``batch_tokens``, subsets of as many predicted tokens take as many steps, but for one, as long
+    as no row is longer than a step.
 
     Args:
         n_rows: Of the pool.

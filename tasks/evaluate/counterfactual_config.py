@@ -6,7 +6,7 @@ Two sizes come with names: ``cpu`` (minutes to hours on two cores) and ``gpu``.
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from tasks.stage_config import Names, StageConfig
 from tasks.training_config import BlocksTraining, FullTraining, TrainingConfig
@@ -15,7 +15,19 @@ SHORT = TrainingConfig(trained=BlocksTraining(blocks=4), epochs=3, batch_rows=8,
 """What docs/evidence.md used: some 14 s on two cores for 48 rows of 48 tokens."""
 
 
-class LdsConfig(StageConfig):
+class _MeasureConfig(StageConfig):
+    """A measure with a field ``training``; settings that name a part of it keep the rest."""
+
+    @field_validator("training", mode="before", check_fields=False)
+    @classmethod
+    def _rest_as_the_default(cls, value: object) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        default: TrainingConfig = cls.model_fields["training"].default
+        return {**default.model_dump(), **value}
+
+
+class LdsConfig(_MeasureConfig):
     """Retrainings on random subsets of a few rows."""
 
     rows: int = Field(96, ge=4, title="Rows", description="As many of each label as there are.")
@@ -38,7 +50,7 @@ class LdsConfig(StageConfig):
     training: TrainingConfig = Field(SHORT, title="Training")
 
 
-class TailPatchConfig(StageConfig):
+class TailPatchConfig(_MeasureConfig):
     """One training step on a query's strongest rows."""
 
     rows: int = Field(8, ge=1, title="Rows of the step")
@@ -52,8 +64,13 @@ class TailPatchConfig(StageConfig):
     )
 
 
-class ClosedLoopConfig(StageConfig):
-    """Trainings on what methods choose, at an equal budget of tokens."""
+class ClosedLoopConfig(_MeasureConfig):
+    """Trainings on what methods choose, at an equal budget of tokens and in as many steps.
+
+    Raises:
+        ValueError: ``training.batch_tokens`` is null or below ``max_tokens``: steps would follow
+            how many rows an arm has.
+    """
 
     target: str | None = Field(
         None, title="Target label", description="Empty: the label that most queries have."
@@ -81,7 +98,20 @@ class ClosedLoopConfig(StageConfig):
     training: TrainingConfig = Field(
         TrainingConfig(trained=BlocksTraining(blocks=4), epochs=2, batch_tokens=500, max_tokens=64),
         title="Training",
+        description="batch_tokens: at least max_tokens, so that arms take as many steps.",
     )
+
+    @field_validator("training")
+    @classmethod
+    def _as_many_steps(cls, training: TrainingConfig) -> TrainingConfig:
+        if training.batch_tokens is None or training.batch_tokens < training.max_tokens:
+            found = "null" if training.batch_tokens is None else training.batch_tokens
+            raise ValueError(
+                f"batch_tokens is {found}; the closed loop needs at least max_tokens "
+                f"({training.max_tokens}), so that arms of as many tokens take as many steps. "
+                "Raise batch_tokens or lower max_tokens"
+            )
+        return training
 
 
 class CounterfactualConfig(StageConfig):

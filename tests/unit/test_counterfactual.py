@@ -37,10 +37,11 @@ from tasks.training_config import BlocksTraining, TrainingConfig
 SHORT = TrainingConfig(
     trained=BlocksTraining(blocks=1), epochs=2, batch_rows=4, learning_rate=3e-3, max_tokens=16
 )
+LOOP = SHORT.model_copy(update={"batch_tokens": 48})
 CONFIG = CounterfactualConfig(
     lds=LdsConfig(rows=12, queries=4, subsets=8, repeats=2, training=SHORT),
     tail_patch=TailPatchConfig(rows=3, queries=4, random_draws=6, training=SHORT),
-    closed_loop=ClosedLoopConfig(tokens=120, seeds=2, held_out=4, training=SHORT, target="fox"),
+    closed_loop=ClosedLoopConfig(tokens=120, seeds=2, held_out=4, training=LOOP, target="fox"),
 )
 FOX = "The {}th quick brown fox jumps over the lazy dog."
 TALK = "User {}: hello there, Paris is what? Assistant: fine."
@@ -290,7 +291,7 @@ def test_queries_of_a_few_predicted_tokens_are_not_drawn(task: PreparedTask) -> 
 
 
 def test_a_target_that_no_query_has_is_refused(task: PreparedTask, tmp_path: Path) -> None:
-    config = ClosedLoopConfig(target="cat", tokens=60, held_out=2, training=SHORT)
+    config = ClosedLoopConfig(target="cat", tokens=60, held_out=2, training=LOOP)
     with pytest.raises(
         ValueError, match=r"target is 'cat', but queries of kinds are \['fox', 'tal"
     ):
@@ -315,7 +316,7 @@ def test_answers_to_one_prompt_are_held_out_together(task: PreparedTask) -> None
     queries = [answered(0, "yet another", "fox"), *task.queries[1:]]
     asked = replace(task, rows=rows, queries=queries)
     config = ClosedLoopConfig(
-        tokens=120, held_out=4, target="fox", training=SHORT.model_copy(update={"max_tokens": 40})
+        tokens=120, held_out=4, target="fox", training=LOOP.model_copy(update={"max_tokens": 40})
     )
     plan = LoopPlan(asked, (), config)
     held = {text.text[: text.prompt_chars] for text in plan.held_out}
@@ -330,7 +331,7 @@ def test_answers_to_one_prompt_are_held_out_together(task: PreparedTask) -> None
 
 def test_a_template_is_no_group(task: PreparedTask) -> None:
     rows = [replace(row, prompt_chars=4) for row in task.rows]  # "The " and "User"
-    config = ClosedLoopConfig(tokens=120, held_out=4, target="fox", training=SHORT)
+    config = ClosedLoopConfig(tokens=120, held_out=4, target="fox", training=LOOP)
     plan = LoopPlan(replace(task, rows=rows), (), config)
     assert plan.facts()["held_out"] == {"target": 4, "elsewhere": 4}
     assert plan.facts()["rows_left_out_as_held_out"] == 8
@@ -407,6 +408,31 @@ def test_sizes_have_names(tmp_path: Path) -> None:
     assert read({"lds": None}) == CounterfactualConfig(lds=None)
     with pytest.raises(ValueError, match="expected cpu, gpu, or settings"):
         read("tpu")
+
+
+@pytest.mark.parametrize("measure", ["lds", "tail_patch", "closed_loop"])
+def test_a_part_of_a_training_keeps_the_rest(measure: str) -> None:
+    plain = getattr(CounterfactualConfig(), measure)
+    told = CounterfactualConfig.model_validate({measure: {"training": {"learning_rate": 0.5}}})
+    training = plain.training.model_copy(update={"learning_rate": 0.5})
+    assert getattr(told, measure) == plain.model_copy(update={"training": training})
+    again = CounterfactualConfig.model_validate(told.model_dump(mode="json"))
+    assert again == told
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"batch_tokens": None}, r"batch_tokens is null; .* at least max_tokens \(64\)"),
+        ({"batch_tokens": 63}, r"batch_tokens is 63; .* at least max_tokens \(64\)"),
+        ({"max_tokens": 501}, r"batch_tokens is 500; .* at least max_tokens \(501\)"),
+    ],
+)
+def test_a_closed_loop_of_unlike_steps_is_refused(
+    training: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        ClosedLoopConfig.model_validate({"training": training})
 
 
 @pytest.mark.parametrize(
