@@ -28,6 +28,23 @@ Line = Mapping[str, Any]
 
 ARMS = ("base", "random", "oracle")
 
+TAIL_READING = (
+    "Change of a query's log-probability after one training step on its strongest rows, in mnat a "
+    "token (thousandths of a nat), mean over queries. Above random: the difference from random "
+    "rows, query by query, with its 95% interval over queries. Tokens are the predicted ones of a "
+    "step."
+)
+"""What the columns of tail-patch are; the same under every table."""
+
+LOOP_READING = (
+    "Loss on held-out texts of the target (lower is better) after training on the rows that a "
+    "method puts on top, on random rows, and on those at its bottom. Passed: top below random "
+    f"below bottom, each by more than {DEVIATIONS_TO_PASS:g} deviations between seeds, and with a "
+    "95% interval over held-out texts above 0. Recovered: of what the oracle gains over random "
+    "rows, the share that top gains."
+)
+"""What the columns of the closed loop are; the same under every table."""
+
 
 def effects_section(results: Results) -> Section | None:
     """Return the section; None where no training was measured."""
@@ -133,17 +150,14 @@ def _tail(results: Results, place: Place) -> Markup | None:
     lines = results.rows_of("tail_patch", place)
     if not lines:
         return None
-    columns = [Column("method"), Column("its rows", "number"), Column("random rows", "number")]
-    columns += [Column("above random", "number"), Column("95% interval", "number")]
-    columns += [Column("tokens, its rows", "number"), Column("tokens, random", "number")]
-    columns += [Column("says")]
+    heads = [f"{name} (mnat)" for name in ("its rows", "random rows", "above random")]
+    heads += ["95% interval (mnat)", "tokens, its rows", "tokens, random"]
+    columns = [Column("method"), *(Column(head, "number") for head in heads), Column("says")]
     rows = [
         [
             _named(results, line["method"]),
-            _signed(line["value"]),
-            _signed(line["random"]),
-            _signed(line["above"]),
-            signed_ends(line["above_low"], line["above_high"]) or NOTHING,
+            *[thousandths(line[name]) for name in ("value", "random", "above")],
+            above_ends(line) or NOTHING,
             number(round(line["tokens"])),
             number(round(line["random_tokens"])),
             tail_words(line),
@@ -151,12 +165,7 @@ def _tail(results: Results, place: Place) -> Markup | None:
         for line in sorted(lines, key=lambda line: -_value(line))
     ]
     first = lines[0]
-    note = (
-        "Change of a query's log-probability (nats a token) after one training step on its "
-        f"strongest {count(first['k'], 'row')}, mean over {_queries(first['n_queries'])}. Above "
-        "random: the difference from random rows, query by query, with its interval over queries. "
-        "Tokens are the predicted ones of a step."
-    )
+    note = f"{TAIL_READING} Steps of {count(first['k'], 'row')}, {_queries(first['n_queries'])}."
     made = table(columns, rows, caption=f"Tail-patch on {place.name}", stacks=True)
     return tag("div", tag("h4", "Tail-patch"), made, tag("p", note, class_="note"))
 
@@ -170,13 +179,15 @@ def tail_words(line: Line) -> str:
     return "worse than random rows" if line["above_high"] < 0 else "as random rows"
 
 
-def _signed(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
+def thousandths(nats: float) -> str:
+    """Return nats as thousandths, with their sign."""
+    return f"{1000 * nats:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
-def signed_ends(low: float | None, high: float | None) -> str:
-    """Return the ends of an interval with their signs; empty where there is none."""
-    return "" if low is None else f"{_signed(low)} to {_signed(high)}"
+def above_ends(line: Line) -> str:
+    """Return the interval of a line of tail-patch above random rows; empty where it has none."""
+    low, high = line["above_low"], line["above_high"]
+    return "" if low is None else f"{thousandths(low)} to {thousandths(high)}"
 
 
 # --------------------------------------------------------------------------------- closed loop
@@ -195,13 +206,8 @@ def _loop(results: Results, place: Place) -> Markup | None:
     fixed = [f"{arm} {figure_of(mean_of(lines, '', arm))}" for arm in ARMS if _of(lines, "", arm)]
     n_seeds = len({line["seed"] for line in lines})
     note = (
-        "Loss on held-out texts of the target (lower is better) after training on the rows that a "
-        "method puts on top, on random rows, and on those at its bottom: "
-        f"{budget_words(lines[0])}, {count(n_seeds, 'seed')}. Without a method: "
-        f"{'; '.join(fixed)}. Passed: top below random below bottom, each by more than "
-        f"{DEVIATIONS_TO_PASS:g} deviations between seeds, and with a 95% interval over held-out "
-        "texts above 0. Recovered: of what the oracle gains over random rows, the share that top "
-        "gains."
+        f"{LOOP_READING} Here: {budget_words(lines[0])}, {count(n_seeds, 'seed')}. Without a "
+        f"method: {'; '.join(fixed)}."
     )
     made = table(columns, rows, caption=f"Closed loop on {place.name}", stacks=True)
     arms = more("Every arm, with losses elsewhere", _arms(lines))
@@ -227,8 +233,12 @@ def _loop_row(results: Results, one: Verdict, lines: Sequence[Line]) -> list[Con
 
 
 def _apart(one: Apart) -> Content:
-    ends = signed_ends(one.low, one.high)
-    return joined(_signed(one.value), " ", tag("span", f"({ends})" if ends else "", class_="aside"))
+    ends = "" if one.low is None else f"({_signed(one.low)} to {_signed(one.high)})"
+    return joined(_signed(one.value), " ", tag("span", ends, class_="aside"))
+
+
+def _signed(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
 
 
 def budget_words(line: Line) -> str:

@@ -34,6 +34,10 @@ WORDS: Mapping[str, str] = {
     "tail-patch": "how much likelier a query becomes after one training step on its highest rows",
     "closed loop": "training on the rows a method puts on top, on random ones, on those at its "
     "bottom, with equal tokens",
+    "base, random, oracle": "what the closed loop compares with: no training; random rows; random "
+    "rows of the target's label",
+    "recovered": "of what the oracle gains over random rows, the share that a method's top rows "
+    "gain",
     "nats": "natural units of log-probability: +0.01 a token makes each token 1% likelier; "
     "mnat is a thousandth",
     "purity": "the share of right rows among those chosen for training",

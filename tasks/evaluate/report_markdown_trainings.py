@@ -1,11 +1,19 @@
 """What training does, as Markdown: LDS, tail-patch and the closed loop of an evaluation."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.evaluate.closed_loop import Verdict, verdicts
 from tasks.evaluate.report_data import Place, Results
-from tasks.evaluate.report_effects import budget_words, mean_of, tail_words
+from tasks.evaluate.report_effects import (
+    LOOP_READING,
+    TAIL_READING,
+    above_ends,
+    budget_words,
+    mean_of,
+    tail_words,
+    thousandths,
+)
 from tasks.evaluate.report_lds import (
     CONTROL_WORDS,
     READING,
@@ -76,30 +84,20 @@ def tail_patch_markdown(results: Results) -> str:
             method_name(results, line["method"]),
             escaped(place_name(results, line)),
             str(line["k"]),
-            _thousandths(line["value"]),
-            _thousandths(line["random"]),
-            _with_interval_of(line, "above", _thousandths),
+            thousandths(line["value"]),
+            thousandths(line["random"]),
+            thousandths(line["above"]) + (f" ({ends})" if (ends := above_ends(line)) else ""),
             f"{number(round(line['tokens']))}, {number(round(line['random_tokens']))}",
             str(line["n_queries"]),
             tail_words(line),
         ]
         for line in sorted(results.tables.tail_patch.to_pylist(), key=_best_first)
     ]
-    heads = ["method", "task", "rows", "its rows (mnat a token)", "random rows"]
-    heads += ["above random, paired (95 %)", "tokens a step: its, random", "queries", "says"]
-    return f"### Tail-patch\n\n{markdown_table(heads, rows, n_texts=2)}" if rows else ""
-
-
-def _thousandths(value: float | None) -> str:
-    return "" if value is None else f"{1000 * value:+.2f}"
-
-
-def _with_interval_of(
-    line: Mapping[str, Any], name: str, words: Callable[[float | None], str]
-) -> str:
-    low, high = line[f"{name}_low"], line[f"{name}_high"]
-    value = words(line[name])
-    return value if low is None else f"{value} ({words(low)} to {words(high)})"
+    if not rows:
+        return ""
+    heads = ["method", "task", "rows", "its rows (mnat)", "random rows (mnat)"]
+    heads += ["above random (mnat, 95 %)", "tokens a step: its, random", "queries", "says"]
+    return "\n\n".join(["### Tail-patch", markdown_table(heads, rows, n_texts=2), TAIL_READING])
 
 
 def closed_loop_markdown(results: Results) -> str:
@@ -117,11 +115,11 @@ def closed_loop_markdown(results: Results) -> str:
     heads = ["method", "task", "top", "random", "bottom", "± seeds", "random - top (95 %)"]
     heads += ["bottom - random (95 %)", "recovered of the oracle's gain", "verdict"]
     every = ["arm", "task", "loss on target", "losses elsewhere", "purity", "rows", "tokens"]
-    words = f"Held-out loss on the target (lower is better). {'; '.join(budgets)}."
     parts = [
         "### Closed loop",
-        words,
+        f"{'; '.join(budgets)}.",
         markdown_table(heads, rows, n_texts=2),
+        LOOP_READING,
         markdown_table([*every, "steps"], arms, n_texts=2),
     ]
     return "\n\n".join(parts)

@@ -16,6 +16,7 @@ from tasks.config import RuntimeConfig
 from tasks.evaluate.report import write_evaluation_report
 from tasks.evaluate.report_average import averaged_words, mean_of
 from tasks.evaluate.report_data import DECIDING, Results, read_results
+from tasks.evaluate.report_effects import LOOP_READING, TAIL_READING
 from tasks.evaluate.report_lds import is_level, label_words, p_words
 from tasks.evaluate.report_markdown import write_markdown
 from tasks.evaluate.report_pictures import picture_urls, write_pictures
@@ -210,6 +211,7 @@ def test_every_part_is_there_and_the_same_tables_give_the_same_page(tmp_path: Pa
     ):
         assert words in text
     assert text.count("passed") == 2  # RISE passes, BM25 does not
+    assert "+9.00+2.00+7.00+5.00 to +9.00" in text  # tail-patch of RISE, in mnat
 
 
 def test_private_strings_in_examples_are_masked(tmp_path: Path):
@@ -312,6 +314,10 @@ def test_markdown_stays_between_its_marks(tmp_path: Path):
     write_markdown(work, page, name="again")
     assert page.read_text("utf-8").count("### LDS") == 2
     assert "clear: 8 subsets of 8 of 16 rows, 6 queries; 14 s a training" in first
+    assert "| +9.00 | +2.00 | +7.00 (+5.00 to +9.00) |" in first  # tail-patch of RISE, in mnat
+    assert TAIL_READING in first
+    assert LOOP_READING in first
+    assert "- **recovered**: of what the oracle gains" in first
     tables = re.findall(r"(?:^\|.*\n)+", first, re.MULTILINE)
     assert len(tables) == 10
     for table in tables:
