@@ -48,7 +48,7 @@ class LoopPlan:
 
     Attributes:
         target: The label that is asked about.
-        held_out: Texts whose losses are read, whole; of the target and others.
+        held_out: Texts of the target and others; their losses are read as far as ``max_tokens``.
         budget: Predicted tokens an arm gets.
         bound: What the budget is bound by: ``asked``, ``oracle`` (rows of the target) or ``pool``
             (half of it).
