@@ -19,8 +19,8 @@ from tasks.evaluate.registry import ChosenMethod, choose_methods
 from tasks.evaluate.run import Outcome, cells, kept_result
 from tasks.evaluate.settings import EvaluateConfig, settings_of
 from tasks.evaluate.tables import Tables, lines_table, write_tables
-from tasks.evaluate.texts import labelled_digest
 from tasks.release_lineage import environment
+from tasks.training import texts_digest
 
 TABLES = "tables"
 FILLED = ("tasks", "metrics", "per_query", "costs", "curves", "spread", "examples", *MEASURES)
@@ -138,7 +138,7 @@ def _task_line(config: EvaluateConfig, ready: ReadyTask) -> dict[str, Any]:
         "positives_share": float(positives.mean()),
         "median_tokens": float(median(ready.lengths)),
         "labels": texts.labels,
-        "pool": labelled_digest(texts.rows),
+        "pool": texts_digest(texts.rows),
         "caveat": texts.caveat or None,
         "model": config.model.name,
         "training": json.dumps(ready.training) if ready.training else None,

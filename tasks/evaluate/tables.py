@@ -51,9 +51,9 @@ TASKS_SCHEMA = _schema(
 )
 """A task: its size, and of how many rows and queries that is (less where limits cut it).
 ``n_positives``: rows that are right for some query; ``positives_share``: of all pairs, the base
-rate; ``labels``: rows of each; ``pool``: id of its rows, the same for tasks that share
-them; ``caveat``: why it decides nothing whatever its numbers; ``training``: what was trained and
-how, for "recall"."""
+rate; ``labels``: rows of each; ``pool``: id of its rows' texts, the same for tasks that
+share them, whatever their labels; ``caveat``: why it decides nothing whatever its numbers;
+``training``: what was trained and how, for "recall"."""
 
 METHODS_SCHEMA = _schema(
     method=pa.string(),
@@ -113,9 +113,9 @@ Tokens a second are of the rows, null where no model read any. ``load_seconds``:
 which is in no other seconds; null where it was in memory already. ``start_bytes``, ``peak_bytes``:
 resident memory of the whole process when the method began, and at most; ``increase_bytes``: the
 difference, which holds the model only where the method loaded it; ``device_peak_bytes``: tensors on
-a CUDA device. Bytes of memory are null where parts were kept from before. ``pool``: what tasks with
-the same rows and model share, seconds for rows included. ``machine``: where this very result was
-made, as JSON."""
+a CUDA device. Bytes of memory are null where parts were kept from before. ``pool``: id of rows with
+their labels and of the model (not that of a task's line); what tasks with the same one share,
+seconds for rows included. ``machine``: where this very result was made, as JSON."""
 
 REFUSALS_SCHEMA = _schema(**_CELL, kind=pa.string(), reason=pa.string())
 """Why there are no scores: ``refused``, the method does not run on this task here; ``failed``, it

@@ -207,6 +207,23 @@ def test_tables_say_what_was_measured(settings: dict[str, Any]) -> None:
     assert "some words" not in json.dumps(results)
 
 
+def test_rows_under_other_labels_are_the_same_pool(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    rows = Path(settings["data"]) / "howdy" / "train.jsonl"
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    pools = []
+    relabelled = [{**line, "label": {"a": "b", "b": "a"}[line["label"]]} for line in lines]
+    other = [{**lines[0], "text": "other words"}, *lines[1:]]
+    for number, told in enumerate((lines, relabelled, other)):
+        rows.write_text("".join(f"{json.dumps(line)}\n" for line in told))
+        work = tmp_path / f"work {number}"
+        run(settings, methods=["fake"], work=str(work))
+        tables = read_tables(work / "tables")
+        pools.append(tables.tasks["pool"].to_pylist()[0])
+    assert pools[0] == pools[1] != pools[2]
+
+
 def test_damaged_scores_are_named(settings: dict[str, Any]) -> None:
     run(settings)
     path = next(Path(settings["work"]).glob("results/*/scores.npy"))
