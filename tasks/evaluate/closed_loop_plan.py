@@ -28,7 +28,7 @@ TEMPLATE_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Arm:
-    """A training of the closed loop.
+    """One training of an arm: a way to choose rows, with a seed.
 
     Attributes:
         method: Who chose its rows; empty where nobody did.
@@ -208,7 +208,14 @@ class LoopPlan:
         half = int(self._n_tokens[self._usable].sum()) // 2
         bounds = [(self._config.tokens, "asked"), (of_target, "oracle"), (half, "pool")]
         budget, bound = min(bounds, key=lambda one: one[0])
-        if budget < int(self._n_tokens[self._usable].max(initial=1)):
+        longest = int(self._n_tokens[self._usable].max(initial=1))
+        if budget < longest and bound == "asked":
+            raise MeasureRefused(
+                f"closed_loop.tokens is {budget}, and the longest row of {self._task.name} has "
+                f"{longest} predicted tokens; an arm must hold it. Raise closed_loop.tokens to "
+                f"{longest} or more, or lower closed_loop.training.max_tokens."
+            )
+        if budget < longest:
             raise MeasureRefused(
                 f"the closed loop on {self._task.name} has {of_target} tokens of label "
                 f"{self.target!r} and {2 * half} in all: too few for an arm. Use more rows, or "

@@ -91,8 +91,8 @@ class ClosedLoopConfig(_MeasureConfig):
     methods: Names = Field(
         (),
         title="Methods that choose",
-        description="As settings or tables name them. Empty: all; each takes two arms times the "
-        "seeds.",
+        description="As settings or tables name them. Empty: all; each is two arms, trained once "
+        "a seed.",
     )
     seed: int = Field(7, ge=0, lt=2**32, title="Seed of held-out texts and draws")
     training: TrainingConfig = Field(

@@ -28,7 +28,7 @@ from tasks.evaluate.counterfactual_config import (
 from tasks.evaluate.lds import LEAST_PREDICTED, lds_task, n_too_short
 from tasks.evaluate.loss_bank import LossBank, Training
 from tasks.evaluate.method import Cost, LabelledText, MethodRefused, MethodScores, PreparedTask
-from tasks.evaluate.short_texts import balanced, cut_texts
+from tasks.evaluate.short_texts import MeasureRefused, balanced, cut_texts
 from tasks.evaluate.tables import lines_table
 from tasks.trainer import Fit, Trainer
 from tasks.training_batches import planned_batches
@@ -296,6 +296,25 @@ def test_a_target_that_no_query_has_is_refused(task: PreparedTask, tmp_path: Pat
         ValueError, match=r"target is 'cat', but queries of kinds are \['fox', 'tal"
     ):
         closed_loop(task, (), {}, config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (
+            5,
+            r"tokens is 5, and the longest row of kinds has 15 .* closed_loop\.tokens to 15",
+        ),
+        (500, r"kinds has 0 tokens of label 'fox' and \d+ in all: too few for an arm\. Use more"),
+    ],
+)
+def test_a_budget_below_one_row_names_what_is_too_small(
+    task: PreparedTask, tokens: int, message: str
+) -> None:
+    config = ClosedLoopConfig(target="fox", tokens=tokens, held_out=2, training=LOOP)
+    rows = task.rows if tokens == 5 else [replace(row, label="talk") for row in task.rows]
+    with pytest.raises(MeasureRefused, match=message):
+        LoopPlan(replace(task, rows=rows), texts(4, first=200), config)
 
 
 def answered(number: int, answer: str, label: str) -> LabelledText:
