@@ -138,7 +138,7 @@ def only(measure: str, **settings_: object) -> dict[str, object]:
 def test_what_another_try_may_measure_is_taken_again(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measures = only("lds", rows=8, queries=4, subsets=3, repeats=1)
+    measures = only("lds", rows=8, queries=4, subsets=3, repeats=2)
     config = settings(tmp_path, tiny_llama, counterfactual=measures)
     fill = LossBank.fill
 
@@ -179,7 +179,7 @@ def test_a_method_without_scores_is_said_and_tried_again(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    measures = only("lds", rows=8, queries=4, subsets=3, repeats=1)
+    measures = only("lds", rows=8, queries=4, subsets=3, repeats=2)
     config = settings(tmp_path, tiny_llama, counterfactual=measures)
     outcomes = [run_method(config, "kinds", "predict", "BM25")]
 
