@@ -4,7 +4,7 @@ Tail-patch and the closed loop use the scores that the methods gave the whole ta
 score a few short rows. Trainings are kept under ``folder`` by what they are, whoever asks for them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -81,6 +81,7 @@ def counterfactual(
     config: CounterfactualConfig,
     folder: Path,
     *,
+    controls: Collection[str] = (),
     progress: Progress = NO_PROGRESS,
 ) -> Counterfactual:
     """Measure methods on a task by what training does.
@@ -90,6 +91,7 @@ def counterfactual(
         scorers: Methods by name; one that refuses or fails is left out, and said.
         config: What is measured, and how.
         folder: Where trainings are kept.
+        controls: Names of those methods that are controls, such as random order.
         progress: Receives one step for each training.
 
     Returns:
@@ -97,7 +99,7 @@ def counterfactual(
         not fit into memory, is a line of ``refusals``, of `EVERY_METHOD`.
     """
     run = _Run(task.scored, scorers, config, folder, progress)
-    run.attempt(lambda: run.lds(task.whole))
+    run.attempt(lambda: run.lds(task.whole, controls))
     run.attempt(run.tail_patch)
     run.attempt(lambda: run.closed_loop(task.held_out))
     return run.result
@@ -127,14 +129,14 @@ class _Run:
         except (DivergedError, MemoryError) as refusal:
             self._without(EVERY_METHOD, str(refusal), finished=False)
 
-    def lds(self, whole: PreparedTask) -> None:
+    def lds(self, whole: PreparedTask, controls: Collection[str]) -> None:
         """See `tasks.evaluate.lds`."""
         config = self._config.lds
         if config is None:
             return
         small = lds_task(whole, config)
         found = lds_losses(small, config, self._folder, progress=self._progress)
-        self.result.lds = lds_lines(small, found, self._scores(small))
+        self.result.lds = lds_lines(small, found, self._scores(small), controls)
         self.result.facts["lds"] = lds_facts(small, found, n_too_short(whole, config))
 
     def tail_patch(self) -> None:

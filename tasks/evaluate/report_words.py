@@ -249,7 +249,7 @@ def _no_more(line: Mapping[str, Any]) -> str:
     low, high = line["to_label_low"], line["to_label_high"]
     if low is None or low > 0.0:
         return ""
-    return ", less than the label alone" if high < 0.0 else ", level with the label alone"
+    return ", below the label alone" if high < 0.0 else ", level with the label alone"
 
 
 def _model(results: Results) -> str:

@@ -196,7 +196,12 @@ def test_every_part_is_there_and_the_same_tables_give_the_same_page(tmp_path: Pa
     for words in (
         *("60 of 1,000", "AP, all rows", "auPRC@5", "auPRC@20", "corr. with length"),
         *("Precision over recall", "auPRC@20 against bytes a row", "LDS against bytes a row"),
-        *("control: about 0", "control: the label alone", "Reliability of the losses"),
+        *(
+            "length control",
+            "control: about 0",
+            "control: the label alone",
+            "Reliability of the losses",
+        ),
         *("14 s a training", "3.910 before, 3.745 after", "3 queries were left out", "2 of BM25"),
         *(
             "positions of rows",
@@ -310,7 +315,9 @@ def test_markdown_stays_between_its_marks(tmp_path: Path):
     write_markdown(work, page)
     assert page.read_text("utf-8") == f"Before.\n{first}After.\n"
     write_markdown(work, page, name="again")
-    assert page.read_text("utf-8").count("### LDS") == 2
+    found = page.read_text("utf-8")
+    assert found.count("### LDS") == 2
+    assert re.search(r"\| length \| clear[^|]*\| control \| 0\.650", found)
     assert "clear: 8 subsets of 8 of 16 rows, 6 queries; 14 s a training" in first
     tables = re.findall(r"(?:^\|.*\n)+", first, re.MULTILINE)
     assert len(tables) == 10
