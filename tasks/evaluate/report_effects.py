@@ -11,13 +11,12 @@ from tasks.evaluate.report_data import Place, Results
 from tasks.evaluate.report_lds import (
     CONTROL_WORDS,
     READING,
-    is_level,
     label_words,
     p_words,
     trained_words,
 )
 from tasks.evaluate.report_tasks import method_cell
-from tasks.evaluate.report_words import ends_of, figure_of
+from tasks.evaluate.report_words import ends_of, figure_of, is_level
 from tasks.page.charts import interval
 from tasks.page.markup import Content, joined, tag
 from tasks.page.parts import Column, more, table

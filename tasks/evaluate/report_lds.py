@@ -39,11 +39,6 @@ def p_words(line: Line) -> str:
     return NOTHING if p is None else figure_of(p)
 
 
-def is_level(line: Line) -> bool:
-    """Tell whether a method is not the best, and its difference to the best may be chance."""
-    return line["to_best_high"] is not None and line["to_best_high"] >= 0.0
-
-
 def label_words(line: Line) -> str:
     """Return how a method stands to knowing the label alone."""
     low, high = line["to_label_low"], line["to_label_high"]

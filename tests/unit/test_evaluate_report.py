@@ -16,10 +16,10 @@ from tasks.config import RuntimeConfig
 from tasks.evaluate.report import write_evaluation_report
 from tasks.evaluate.report_average import averaged_words, mean_of
 from tasks.evaluate.report_data import DECIDING, Results, read_results
-from tasks.evaluate.report_lds import is_level, label_words, p_words
+from tasks.evaluate.report_lds import label_words, p_words
 from tasks.evaluate.report_markdown import write_markdown
 from tasks.evaluate.report_pictures import picture_urls, write_pictures
-from tasks.evaluate.report_words import standfirst, title, verdict_words
+from tasks.evaluate.report_words import is_level, standfirst, title, verdict_words
 from tasks.page.charts import Spot, against_bytes
 from tasks.page.plots import HIGH, TOP
 
@@ -145,6 +145,14 @@ def test_what_training_does_is_said_where_it_is_above_noise(tmp_path: Path):
     rise["to_label_low"] = -0.1
     level = results(tmp_path / "level", {"clear": CLEAR}, **lines)
     assert "(LDS 0.600, level with the label alone)" in standfirst(level, [])
+    other = next(line for line in lines["lds"] if line["method"] == "BM25")
+    other["to_best_high"] = 0.01
+    both = results(tmp_path / "both", {"clear": CLEAR}, **lines)
+    words = "(LDS 0.600, level with the label alone; BM25 is level with it)"
+    assert words in standfirst(both, [])
+    lines["lds"] += [{**other, "method": name} for name in ("RISE wide", "third")]
+    many = results(tmp_path / "many", {"clear": CLEAR}, **lines)
+    assert "alone; 3 methods are level with it)" in standfirst(many, [])
     rise["p_holm"] = 0.06
     unsure = results(tmp_path / "unsure", {"clear": CLEAR}, **lines)
     told = standfirst(unsure, [])
