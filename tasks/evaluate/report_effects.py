@@ -26,6 +26,11 @@ from tasks.page.text import NOTHING, count, number, percent
 Line = Mapping[str, Any]
 
 ARMS = ("base", "random", "oracle")
+TAIL_RULE = (
+    "Better or worse than random rows: that interval excludes 0 (not corrected for the number of "
+    "methods)."
+)
+LOOP_UNCORRECTED = "Verdicts are not corrected for the number of methods."
 
 
 def effects_section(results: Results) -> Section | None:
@@ -154,7 +159,7 @@ def _tail(results: Results, place: Place) -> Markup | None:
         "Change of a query's log-probability (nats a token) after one training step on its "
         f"strongest {count(first['k'], 'row')}, mean over {_queries(first['n_queries'])}. Above "
         "random: the difference from random rows, query by query, with its interval over queries. "
-        "Tokens are the predicted ones of a step."
+        f"{TAIL_RULE} Tokens are the predicted ones of a step."
     )
     made = table(columns, rows, caption=f"Tail-patch on {place.name}", stacks=True)
     return tag("div", tag("h4", "Tail-patch"), made, tag("p", note, class_="note"))
@@ -166,7 +171,7 @@ def tail_words(line: Line) -> str:
         return NOTHING
     if line["above_low"] > 0:
         return "better than random rows"
-    return "worse than random rows" if line["above_high"] < 0 else "as random rows"
+    return "worse than random rows" if line["above_high"] < 0 else "not told from random rows"
 
 
 def _signed(value: float | None) -> str:
@@ -199,8 +204,8 @@ def _loop(results: Results, place: Place) -> Markup | None:
         f"{budget_words(lines[0])}, {count(n_seeds, 'seed')}. Without a method: "
         f"{'; '.join(fixed)}. Passed: top below random below bottom, each by more than "
         f"{DEVIATIONS_TO_PASS:g} deviations between seeds, and with a 95% interval over held-out "
-        "texts above 0. Recovered: of what the oracle gains over random rows, the share that top "
-        "gains."
+        f"texts above 0. {LOOP_UNCORRECTED} Recovered: of what the oracle gains over random rows, "
+        "the share that top gains."
     )
     made = table(columns, rows, caption=f"Closed loop on {place.name}", stacks=True)
     arms = more("Every arm, with losses elsewhere", _arms(lines))

@@ -5,7 +5,13 @@ from typing import Any
 
 from tasks.evaluate.closed_loop import Verdict, verdicts
 from tasks.evaluate.report_data import Place, Results
-from tasks.evaluate.report_effects import budget_words, mean_of, tail_words
+from tasks.evaluate.report_effects import (
+    LOOP_UNCORRECTED,
+    TAIL_RULE,
+    budget_words,
+    mean_of,
+    tail_words,
+)
 from tasks.evaluate.report_lds import (
     CONTROL_WORDS,
     READING,
@@ -86,7 +92,9 @@ def tail_patch_markdown(results: Results) -> str:
     ]
     heads = ["method", "task", "rows", "its rows (mnat a token)", "random rows"]
     heads += ["above random, paired (95 %)", "tokens a step: its, random", "queries", "says"]
-    return f"### Tail-patch\n\n{markdown_table(heads, rows, n_texts=2)}" if rows else ""
+    if not rows:
+        return ""
+    return "\n\n".join(["### Tail-patch", markdown_table(heads, rows, n_texts=2), TAIL_RULE])
 
 
 def _thousandths(value: float | None) -> str:
@@ -116,7 +124,8 @@ def closed_loop_markdown(results: Results) -> str:
     heads = ["method", "task", "top", "random", "bottom", "± seeds", "random - top (95 %)"]
     heads += ["bottom - random (95 %)", "recovered of the oracle's gain", "verdict"]
     every = ["arm", "task", "loss on target", "losses elsewhere", "purity", "rows", "tokens"]
-    words = f"Held-out loss on the target (lower is better). {'; '.join(budgets)}."
+    words = f"Held-out loss on the target (lower is better). {'; '.join(budgets)}. "
+    words += LOOP_UNCORRECTED
     parts = [
         "### Closed loop",
         words,

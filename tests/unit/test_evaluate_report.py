@@ -215,9 +215,11 @@ def test_every_part_is_there_and_the_same_tables_give_the_same_page(tmp_path: Pa
             "positions of rows",
             "completion",
             "better than random rows",
-            "as random rows",
+            "not told from random rows",
             "not passed",
         ),
+        "excludes 0 (not corrected for the number of methods). Tokens",
+        "Verdicts are not corrected for the number of methods.",
         *("rise evaluate x.yaml", "a note", "weights do not fit", "shuffled right rows"),
         *("base rate", "What the words mean", "linear datamodeling score: rank correlation"),
     ):
@@ -326,6 +328,8 @@ def test_markdown_stays_between_its_marks(tmp_path: Path):
     found = page.read_text("utf-8")
     assert found.count("### LDS") == 2
     assert re.search(r"\| length \| clear[^|]*\| control \| 0\.650", found)
+    assert "that interval excludes 0 (not corrected for the number of methods)." in first
+    assert "Verdicts are not corrected for the number of methods." in first
     assert "clear: 8 subsets of 8 of 16 rows, 6 queries; 14 s a training" in first
     tables = re.findall(r"(?:^\|.*\n)+", first, re.MULTILINE)
     assert len(tables) == 10
