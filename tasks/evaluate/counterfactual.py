@@ -136,8 +136,9 @@ class _Run:
             return
         small = lds_task(whole, config)
         found = lds_losses(small, config, self._folder, progress=self._progress)
-        self.result.lds = lds_lines(small, found, self._scores(small), controls)
-        self.result.facts["lds"] = lds_facts(small, found, n_too_short(whole, config))
+        noise = found.noise(small.seed)
+        self.result.lds = lds_lines(small, found, noise, self._scores(small), controls)
+        self.result.facts["lds"] = lds_facts(small, found, noise, n_too_short(whole, config))
 
     def tail_patch(self) -> None:
         """See `tasks.evaluate.tail_patch`."""

@@ -238,7 +238,7 @@ def _add_effects_headlines(
             headlines[key]["lds"] = line["value"]
     for line in lines["tail_patch"]:
         key = (line["task"], line["paradigm"], line["method"])
-        headlines.setdefault(key, {})["tail_patch"] = line["value"] - line["random"]
+        headlines.setdefault(key, {})["tail_patch"] = line["above"]
     for place in dict.fromkeys((line["task"], line["paradigm"]) for line in lines["closed_loop"]):
         mine = [line for line in lines["closed_loop"] if (line["task"], line["paradigm"]) == place]
         for one in verdicts(mine):

@@ -140,6 +140,7 @@ def lds_losses(
 def lds_lines(
     task: PreparedTask,
     found: LdsLosses,
+    noise: Noise,
     scores: Mapping[str, npt.NDArray[np.float32]],
     controls: Collection[str] = (),
 ) -> list[dict[str, Any]]:
@@ -148,6 +149,7 @@ def lds_lines(
     Args:
         task: As `lds_task` gives it.
         found: Of its retrainings.
+        noise: Of these.
         scores: Of its rows and queries, by method.
         controls: Those that are none: they cannot be the best, and p-values are not corrected for
             them.
@@ -169,18 +171,20 @@ def lds_lines(
     if measured:
         best = _best(measured)
         lines.append(_shuffled_line(best, measured[best], found))
-    return [*lines, *_noise_lines(found, task.seed)]
+    return [*lines, *_noise_lines(found, noise)]
 
 
-def lds_facts(task: PreparedTask, found: LdsLosses, n_left_out: int) -> dict[str, Any]:
+def lds_facts(
+    task: PreparedTask, found: LdsLosses, noise: Noise, n_left_out: int
+) -> dict[str, Any]:
     """Return what a reader should know of the retrainings, JSON-ready.
 
     Args:
         task: As `lds_task` gives it.
         found: Of its retrainings.
+        noise: Of these.
         n_left_out: Queries that were too short to be drawn.
     """
-    noise = found.noise(task.seed)
     return {
         "rows": len(task.rows),
         "queries": len(task.queries),
@@ -262,9 +266,8 @@ def _shuffled_line(name: str, own: Lds, found: LdsLosses) -> dict[str, Any]:
     }
 
 
-def _noise_lines(found: LdsLosses, seed: int) -> list[dict[str, Any]]:
+def _noise_lines(found: LdsLosses, noise: Noise) -> list[dict[str, Any]]:
     """Return what is to be reached with everything but the noise foretold, and by a second run."""
-    noise = found.noise(seed)
     empty = _empty_line(found) | {"n_subsets": noise.n_repeated}
     ceiling = {"method": "all but the noise", "kind": "ceiling", "value": noise.ceiling}
     ends = {"low": noise.ceiling_interval.low, "high": noise.ceiling_interval.high}
