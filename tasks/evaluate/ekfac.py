@@ -26,6 +26,7 @@ from tasks.evaluate.gradient_parameters import linear_layers
 from tasks.evaluate.gradient_settings import EkFacConfig
 from tasks.evaluate.method import Cost, MethodRefused, MethodScores, PreparedTask
 from tasks.evaluate.reading import read_task
+from tasks.memory import FLOAT32_BYTES
 from tasks.progress import NO_PROGRESS, Progress
 from tasks.trainer import load_whole
 
@@ -34,6 +35,8 @@ EKFAC_VERSION = 2
 
 PACKAGE = "kronfluence"
 FACTORS, SCORES = "factors", "scores"
+QUERY_BYTES = 2 << 30
+"""Gradients of so many bytes are held of the queries of a batch, or of ``batch_rows`` of them."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +77,14 @@ class EkFac:
         with tempfile.TemporaryDirectory(dir=_made(task.work)) as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of kronfluence's own calls
             started = time.monotonic()
-            analyzer, layers = self._analyzer(task, Path(folder))
+            analyzer, layers, n_numbers = self._analyzer(task, Path(folder))
             loaded = time.monotonic()
             rows = [read.rows.rows[place] for place in read.rows.predicted]
             queries = [read.queries.rows[place] for place in read.queries.predicted]
             self._fit(analyzer, rows)
             progress.advance(1)
             fitted = time.monotonic()
-            found = self._pairwise(analyzer, rows, queries)
+            found = self._pairwise(analyzer, rows, queries, n_numbers=n_numbers)
             progress.advance(1)
             over = time.monotonic()
         scores = np.zeros((len(task.rows), len(task.queries)), dtype=np.float32)
@@ -95,14 +98,15 @@ class EkFac:
         note = f"{PACKAGE} {version}, {len(layers)} linear layers; rows are read again to be scored"
         return MethodScores(scores, cost, (note, *read.notes))
 
-    def _analyzer(self, task: PreparedTask, folder: Path) -> tuple[Any, list[str]]:
-        """Return kronfluence's analyzer of the task's model, and the layers it looks at."""
+    def _analyzer(self, task: PreparedTask, folder: Path) -> tuple[Any, list[str], int]:
+        """Return kronfluence's analyzer of the task's model, its layers, and their weights."""
         library = importlib.import_module(f"{PACKAGE}.analyzer")
         device = resolve_device(task.runtime.device)
         model = load_whole(task.model).to(device)
         layers = linear_layers(
             model, blocks=self.config.blocks, pattern=self.config.pattern, name=task.model.name
         )
+        n_numbers = sum(model.get_submodule(own).weight.numel() for own in layers)
         asked = language_task(layers, mean=self.config.loss == "mean")
         torch.manual_seed(self.config.seed)
         analyzer = library.Analyzer(
@@ -115,7 +119,7 @@ class EkFac:
         )
         loading = importlib.import_module(f"{PACKAGE}.utils.dataset").DataLoaderKwargs
         analyzer.set_dataloader_kwargs(loading(num_workers=0, collate_fn=padded_texts))
-        return analyzer, layers
+        return analyzer, layers, n_numbers
 
     def _fit(self, analyzer: Any, rows: Sequence[TokenRow]) -> None:
         arguments = importlib.import_module(f"{PACKAGE}.arguments")
@@ -127,16 +131,23 @@ class EkFac:
         )
 
     def _pairwise(
-        self, analyzer: Any, rows: Sequence[TokenRow], queries: Sequence[TokenRow]
+        self,
+        analyzer: Any,
+        rows: Sequence[TokenRow],
+        queries: Sequence[TokenRow],
+        *,
+        n_numbers: int,
     ) -> npt.NDArray[np.float32]:
         arguments = importlib.import_module(f"{PACKAGE}.arguments")
+        # for every batch of queries the gradients of all rows are computed once more
+        together = max(self.config.batch_rows, QUERY_BYTES // (FLOAT32_BYTES * n_numbers))
         analyzer.compute_pairwise_scores(
             scores_name=SCORES,
             factors_name=FACTORS,
             query_dataset=list(queries),
             train_dataset=list(rows),
             score_args=arguments.ScoreArguments(damping_factor=self.config.damping),
-            per_device_query_batch_size=self.config.batch_rows,
+            per_device_query_batch_size=min(together, len(queries)),
             per_device_train_batch_size=self.config.batch_rows,
         )
         found: dict[str, Tensor] = analyzer.load_pairwise_scores(scores_name=SCORES)
