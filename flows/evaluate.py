@@ -7,7 +7,7 @@ from dataclasses import replace
 from prefect import flow
 
 from flows.artifacts import leave_report, leave_table
-from flows.evaluate_artifacts import leave_measured
+from flows.evaluate_artifacts import artifact_key, leave_measured
 from flows.failure import explain_failure
 from flows.progress import FlowProgress
 from tasks.evaluate.effects import EffectsReport, scored_methods
@@ -112,7 +112,7 @@ def _leave_task(report: TaskReport, gathered: Gathered, outcomes: Sequence[Outco
         if (one.task, one.paradigm) == (report.task, report.paradigm) and one.reason
     ]
     leave_table(
-        f"evaluate-{report.task.replace('.', '-').replace('_', '-')}-{report.paradigm}",
+        artifact_key("evaluate", report.task, report.paradigm),
         lines,
         description=f"{report.task} ({report.paradigm}): {report.n_rows:,} rows, "
         f"{report.n_queries:,} queries",

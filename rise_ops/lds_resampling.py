@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.stats import rankdata
 
 NUMBERS_AT_ONCE = 2_000_000
 """Bounds the foretold losses of shuffled scores in memory, 8 bytes each, some five times over."""
@@ -72,7 +73,7 @@ def shuffled_correlations(
     """
     n_methods, n_rows, n_queries = scores.shape
     columns = scores.transpose(1, 0, 2).reshape(n_rows, -1)
-    real = _unit(midranks(-losses.T))
+    real = _unit(rankdata(-losses.T, axis=-1))
     members = subsets.astype(np.float64)
     at_once = max(1, NUMBERS_AT_ONCE // (len(subsets) * columns.shape[1]))
     parts = []
@@ -80,29 +81,9 @@ def shuffled_correlations(
         moved = members[:, orders[first : first + at_once]].transpose(1, 0, 2)
         foretold = (moved @ columns).transpose(0, 2, 1)
         shape = (len(foretold), n_methods, n_queries, len(subsets))
-        ranks = _unit(midranks(np.ascontiguousarray(foretold))).reshape(shape)
+        ranks = _unit(rankdata(foretold, axis=-1)).reshape(shape)
         parts.append(np.einsum("bmqs,qs->mb", ranks, real) / n_queries)
     return np.concatenate(parts, axis=1)
-
-
-def midranks(values: Float[np.ndarray, "*rest items"]) -> Float[np.ndarray, "*rest items"]:
-    """Return ranks along the last axis, from 0; equal values share the mean of theirs."""
-    n_items = values.shape[-1]
-    order = np.argsort(values, axis=-1)
-    sorted_ = np.take_along_axis(values, order, -1)
-    begins = np.ones(values.shape, dtype=np.bool_)
-    begins[..., 1:] = sorted_[..., 1:] != sorted_[..., :-1]
-    places = np.broadcast_to(np.arange(n_items), values.shape)
-    ranks = places.astype(np.float64)
-    if not begins.all():
-        ends = np.ones_like(begins)
-        ends[..., :-1] = begins[..., 1:]
-        first = np.maximum.accumulate(np.where(begins, places, 0), axis=-1)
-        last = np.where(ends, places, n_items)[..., ::-1]
-        ranks = (first + np.minimum.accumulate(last, axis=-1)[..., ::-1]) / 2
-    found = np.empty(values.shape)
-    np.put_along_axis(found, order, ranks, -1)
-    return found
 
 
 def _centered_ranks(
@@ -114,7 +95,7 @@ def _centered_ranks(
 
 
 def _unit(ranks: Float[np.ndarray, "*rest items"]) -> Float[np.ndarray, "*rest items"]:
-    """Return ranks about their mean, of length 1; zeros where all are equal."""
-    centered = ranks - (ranks.shape[-1] - 1) / 2
+    """Return ranks (from 1) about their mean, of length 1; zeros where all are equal."""
+    centered = ranks - (ranks.shape[-1] + 1) / 2
     lengths = np.sqrt((centered**2).sum(-1, keepdims=True))
     return np.divide(centered, lengths, out=np.zeros_like(centered), where=lengths > 0)

@@ -89,7 +89,7 @@ class TrainingConfig(StageConfig):
 
     @model_serializer(mode="wrap")
     def _without_unset(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # trainings that were kept before the field came are known without it
+        # an unset field does not enter what a training is known by
         found: dict[str, Any] = dump(self)
         if self.batch_tokens is None:
             found.pop("batch_tokens", None)

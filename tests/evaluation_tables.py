@@ -86,6 +86,7 @@ def effects(task: str) -> dict[str, list[dict[str, Any]]]:
     lds = [
         ("RISE compact", "method", 0.6, 0.5, 0.7, 0.05, 0.001, 0.002, None, None, 0.2, 0.6, 0),
         ("BM25", "method", 0.1, -0.2, 0.3, 0.1, 0.3, 0.3, -0.7, -0.2, -0.3, 0.1, 2),
+        ("length", "control", 0.65, 0.5, 0.7, 0.1, 0.001, None, None, None, 0.2, 0.6, 0),
         ("same label", "same_domain", 0.2, 0.1, 0.3, 0.1, 0.01, None, *none, 0),
         (
             "shuffled scores of RISE compact",

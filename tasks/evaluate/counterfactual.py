@@ -6,7 +6,7 @@ score a few short rows. Trainings are kept under ``folder`` by what they are, wh
 
 import logging
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -86,6 +86,7 @@ def counterfactual(
     config: CounterfactualConfig,
     folder: Path,
     *,
+    controls: Collection[str] = (),
     progress: Progress = NO_PROGRESS,
 ) -> Counterfactual:
     """Measure methods on a task by what training does.
@@ -95,6 +96,7 @@ def counterfactual(
         scorers: Methods by name; one that refuses or fails is left out, and said.
         config: What is measured, and how.
         folder: Where trainings are kept.
+        controls: Names of those methods that are controls, such as random order.
         progress: Receives one step for each training.
 
     Returns:
@@ -103,7 +105,7 @@ def counterfactual(
         kind failed, and logged.
     """
     run = _Run(task.scored, scorers, config, folder, progress)
-    run.attempt(lambda: run.lds(task.whole))
+    run.attempt(lambda: run.lds(task.whole, controls))
     run.attempt(run.tail_patch)
     run.attempt(lambda: run.closed_loop(task.held_out))
     return run.result
@@ -140,15 +142,16 @@ class _Run:
             reason = f"{type(error).__name__}: {error}"
             self._without(EVERY_METHOD, reason, kind="failed", finished=False)
 
-    def lds(self, whole: PreparedTask) -> None:
+    def lds(self, whole: PreparedTask, controls: Collection[str]) -> None:
         """See `tasks.evaluate.lds`."""
         config = self._config.lds
         if config is None:
             return
         small = lds_task(whole, config)
         found = lds_losses(small, config, self._folder, progress=self._progress)
-        self.result.lds = lds_lines(small, found, self._scores(small))
-        self.result.facts["lds"] = lds_facts(small, found, n_too_short(whole, config))
+        noise = found.noise(small.seed)
+        self.result.lds = lds_lines(small, found, noise, self._scores(small), controls)
+        self.result.facts["lds"] = lds_facts(small, found, noise, n_too_short(whole, config))
 
     def tail_patch(self) -> None:
         """See `tasks.evaluate.tail_patch`."""

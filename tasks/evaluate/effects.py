@@ -24,7 +24,7 @@ from tasks.evaluate.counterfactual import (
 )
 from tasks.evaluate.counterfactual_config import CounterfactualConfig
 from tasks.evaluate.kept import RESULT_VERSION
-from tasks.evaluate.method import MethodRefused, MethodScores, PreparedTask
+from tasks.evaluate.method import CONTROLS, MethodRefused, MethodScores, PreparedTask
 from tasks.evaluate.ready import ReadyTask, ready_task
 from tasks.evaluate.registry import ChosenMethod, choose_methods, table_names
 from tasks.evaluate.run import REASON_CHARS, Outcome, scores_of
@@ -34,7 +34,7 @@ from tasks.progress import NO_PROGRESS, Progress
 from tasks.training import TRAINING_VERSION
 
 LOG = logging.getLogger(__name__)
-EFFECTS_VERSION = 2
+EFFECTS_VERSION = 3
 """Raised when the same things would give other numbers."""
 
 EFFECTS = "counterfactual"
@@ -156,6 +156,7 @@ def _measured(
         {one.name: _scorer(config, ready, one) for one in methods},
         settings,
         Path(config.work).absolute() / BANK,
+        controls=[one.name for one in methods if one.family == CONTROLS],
         progress=progress,
     )
 

@@ -11,6 +11,7 @@ from tasks.backbone import resolve_device
 from tasks.evaluate.closed_loop import verdicts
 from tasks.evaluate.effects import MEASURES, kept_effects
 from tasks.evaluate.kept import KeptResult
+from tasks.evaluate.lds import SCORED_KINDS
 from tasks.evaluate.machine import machine, now, together
 from tasks.evaluate.measure import MEASURE_VERSION, examples, measured
 from tasks.evaluate.method import Cost
@@ -233,11 +234,11 @@ def _add_effects_headlines(
     """Add LDS, tail-patch above random rows, and the closed loop's verdict to their methods."""
     for line in lines["lds"]:
         key = (line["task"], line["paradigm"], line["method"])
-        if line["kind"] == "method" and key in headlines:
+        if line["kind"] in SCORED_KINDS and key in headlines:
             headlines[key]["lds"] = line["value"]
     for line in lines["tail_patch"]:
         key = (line["task"], line["paradigm"], line["method"])
-        headlines.setdefault(key, {})["tail_patch"] = line["value"] - line["random"]
+        headlines.setdefault(key, {})["tail_patch"] = line["above"]
     for place in dict.fromkeys((line["task"], line["paradigm"]) for line in lines["closed_loop"]):
         mine = [line for line in lines["closed_loop"] if (line["task"], line["paradigm"]) == place]
         for one in verdicts(mine):

@@ -1,13 +1,13 @@
 """LDS of methods on a task: retrain on subsets of a few short rows, ask who foretold the losses.
 
 The rows and queries are drawn from the task and cut short (`lds_task`); methods score these, not
-the whole texts. Beside the methods stand what they are to be read against: knowing the label alone,
-the scores of the best method given to other rows (nothing), the ceiling of what a method could
-reach at all, as trainings of equal subsets differ by the order of their rows, and how far two such
-trainings agree.
+the whole texts. Beside the methods stand what they are to be read against: controls such as random
+scores, knowing the label alone, the scores of the best method given to other rows (nothing), the
+ceiling of what a method could reach at all, as trainings of equal subsets differ by the order of
+their rows, and how far two such trainings agree.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from tasks.evaluate.method import PreparedTask
 from tasks.evaluate.short_texts import MeasureRefused, balanced, cut_texts, same_label, with_loss
 from tasks.progress import NO_PROGRESS, Progress
 
+SCORED_KINDS = ("method", "control")
+"""Kinds of lines whose scores a method of the run gave."""
 LEAST_PREDICTED = 5
 """Predicted tokens of a query: the loss of fewer is that of a word, and jumps with it."""
 
@@ -138,38 +140,51 @@ def lds_losses(
 def lds_lines(
     task: PreparedTask,
     found: LdsLosses,
+    noise: Noise,
     scores: Mapping[str, npt.NDArray[np.float32]],
+    controls: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Return the LDS of every method and of the controls, without task and paradigm.
 
     Args:
         task: As `lds_task` gives it.
         found: Of its retrainings.
+        noise: Of these.
         scores: Of its rows and queries, by method.
+        controls: Those that are none: they cannot be the best, and p-values are not corrected for
+            them.
     """
-    measured = _lds(task, found, scores)
+    everything = _lds(task, found, scores)
+    measured = {name: own for name, own in everything.items() if name not in controls}
     domain = None
     if task.positives.any() and not task.positives.all():
         # the same seed: the same resamples as those of the methods
         domain = _lds(task, found, {"same label": task.positives})["same label"]
     lines = _method_lines(measured, domain, found)
+    lines += [
+        _line("control", name, own, found) | {"p": own.p} | _to_label(own, domain)
+        for name, own in everything.items()
+        if name in controls
+    ]
     if domain is not None:
         lines.append(_line("same_domain", "same label", domain, found) | {"p": domain.p})
     if measured:
         best = _best(measured)
         lines.append(_shuffled_line(best, measured[best], found))
-    return [*lines, *_noise_lines(found, task.seed)]
+    return [*lines, *_noise_lines(found, noise)]
 
 
-def lds_facts(task: PreparedTask, found: LdsLosses, n_left_out: int) -> dict[str, Any]:
+def lds_facts(
+    task: PreparedTask, found: LdsLosses, noise: Noise, n_left_out: int
+) -> dict[str, Any]:
     """Return what a reader should know of the retrainings, JSON-ready.
 
     Args:
         task: As `lds_task` gives it.
         found: Of its retrainings.
+        noise: Of these.
         n_left_out: Queries that were too short to be drawn.
     """
-    noise = found.noise(task.seed)
     return {
         "rows": len(task.rows),
         "queries": len(task.queries),
@@ -206,9 +221,12 @@ def _method_lines(
         best = _best(measured)
         line = _line("method", name, own, found) | {"p": own.p, "p_holm": p_holm}
         line |= _ends("to_best", None if name == best else own.less(measured[best]))
-        line |= _ends("to_label", None if domain is None else own.less(domain))
-        lines.append(line)
+        lines.append(line | _to_label(own, domain))
     return lines
+
+
+def _to_label(own: Lds, domain: Lds | None) -> dict[str, Any]:
+    return _ends("to_label", None if domain is None else own.less(domain))
 
 
 def _ends(name: str, interval: Interval | None) -> dict[str, Any]:
@@ -248,9 +266,8 @@ def _shuffled_line(name: str, own: Lds, found: LdsLosses) -> dict[str, Any]:
     }
 
 
-def _noise_lines(found: LdsLosses, seed: int) -> list[dict[str, Any]]:
+def _noise_lines(found: LdsLosses, noise: Noise) -> list[dict[str, Any]]:
     """Return what is to be reached with everything but the noise foretold, and by a second run."""
-    noise = found.noise(seed)
     empty = _empty_line(found) | {"n_subsets": noise.n_repeated}
     ceiling = {"method": "all but the noise", "kind": "ceiling", "value": noise.ceiling}
     ends = {"low": noise.ceiling_interval.low, "high": noise.ceiling_interval.high}

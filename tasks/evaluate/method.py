@@ -15,6 +15,9 @@ import numpy.typing as npt
 from tasks.config import ModelConfig, RuntimeConfig
 from tasks.progress import NO_PROGRESS, Progress
 
+CONTROLS = "controls"
+"""Family of what the others are to beat, and no method: length, random order."""
+
 
 class MethodRefused(ValueError):  # noqa: N818 - a verdict on a method and a task, not a fault
     """A method does not run here: its package is missing, or weights or rows do not fit."""

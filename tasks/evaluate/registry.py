@@ -16,7 +16,7 @@ from tasks.evaluate.gradient_settings import (
     Z0InfConfig,
 )
 from tasks.evaluate.mean_states import MeanStateMethod
-from tasks.evaluate.method import Method, MethodScores, PreparedTask
+from tasks.evaluate.method import CONTROLS, Method, MethodScores, PreparedTask
 from tasks.evaluate.rapidin import RapidIn
 from tasks.evaluate.readout_method import ReadoutGradientMethod
 from tasks.evaluate.rise_method import RiseMethod
@@ -201,8 +201,8 @@ REGISTRY: dict[str, Registered] = {
     ),
     "bm25": Registered("words", "BM25 over words.", Bm25Method, {}),
     "tf-idf": Registered("words", "Cosine of TF-IDF vectors of words.", TfIdfMethod, {}),
-    "length": Registered("controls", "Longer rows first, whatever the query.", LengthMethod, {}),
-    "random": Registered("controls", "Rows in random order.", RandomMethod, {}),
+    "length": Registered(CONTROLS, "Longer rows first, whatever the query.", LengthMethod, {}),
+    "random": Registered(CONTROLS, "Rows in random order.", RandomMethod, {}),
 }
 """Name in settings to method."""
 

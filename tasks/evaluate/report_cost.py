@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from tasks.evaluate.lds import SCORED_KINDS
 from tasks.evaluate.report_average import Mean, averaged_words, mean_of, widest_cut
 from tasks.evaluate.report_data import DECIDING, Contender, Key, Place, Results
 from tasks.evaluate.report_tasks import family_legend, method_cell, with_ends
@@ -21,7 +22,7 @@ REASON_CHARS = 400
 
 def lds_of(results: Results, method: str) -> Mean | None:
     """Return a method's LDS; of several tasks the mean, None where it lacks one."""
-    lines = [line for line in results.tables.lds.to_pylist() if line["kind"] == "method"]
+    lines = [line for line in results.tables.lds.to_pylist() if line["kind"] in SCORED_KINDS]
     wanted = {(line["task"], line["paradigm"]) for line in lines}
     own = [line for line in lines if line["method"] == method and line["value"] is not None]
     if not own or len(own) < len(wanted):

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from rise_ops.bootstrap import bootstrap_mean
 from storage.files import read_json
+from tasks.evaluate.method import CONTROLS
 from tasks.evaluate.tables import RESULTS_FILE, Tables, read_tables
 
 Key = tuple[str, int | None]
@@ -32,11 +33,10 @@ FAMILIES: Mapping[str, str] = {
     "trajectories": "k3",
     "states": "k4",
     "words": "k5",
-    "controls": "k6",
+    CONTROLS: "k6",
 }
 """Family to its colour, a class of the page's style sheet."""
 
-CONTROLS = "controls"
 RESAMPLES = 1_000
 TABLES_FOLDER = "tables"
 

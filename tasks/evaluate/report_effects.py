@@ -11,13 +11,12 @@ from tasks.evaluate.report_data import Place, Results
 from tasks.evaluate.report_lds import (
     CONTROL_WORDS,
     READING,
-    is_level,
     label_words,
     p_words,
     trained_words,
 )
 from tasks.evaluate.report_tasks import method_cell
-from tasks.evaluate.report_words import ends_of, figure_of
+from tasks.evaluate.report_words import ends_of, figure_of, is_level
 from tasks.page.charts import interval
 from tasks.page.markup import Content, joined, tag
 from tasks.page.parts import Column, more, table
@@ -31,8 +30,9 @@ ARMS = ("base", "random", "oracle")
 TAIL_READING = (
     "Change of a query's log-probability after one training step on its strongest rows, in mnat a "
     "token (thousandths of a nat), mean over queries. Above random: the difference from random "
-    "rows, query by query, with its 95% interval over queries. Tokens are the predicted ones of a "
-    "step."
+    "rows, query by query, with its 95% interval over queries. Better or worse than random rows: "
+    "that interval excludes 0 (not corrected for the number of methods). Tokens are the predicted "
+    "ones of a step."
 )
 """What the columns of tail-patch are; the same under every table."""
 
@@ -40,8 +40,8 @@ LOOP_READING = (
     "Loss on held-out texts of the target (lower is better) after training on the rows that a "
     "method puts on top, on random rows, and on those at its bottom. Passed: top below random "
     f"below bottom, each by more than {DEVIATIONS_TO_PASS:g} deviations between seeds, and with a "
-    "95% interval over held-out texts above 0. Recovered: of what the oracle gains over random "
-    "rows, the share that top gains."
+    "95% interval over held-out texts above 0. Verdicts are not corrected for the number of "
+    "methods. Recovered: of what the oracle gains over random rows, the share that top gains."
 )
 """What the columns of the closed loop are; the same under every table."""
 
@@ -176,7 +176,7 @@ def tail_words(line: Line) -> str:
         return NOTHING
     if line["above_low"] > 0:
         return "better than random rows"
-    return "worse than random rows" if line["above_high"] < 0 else "as random rows"
+    return "worse than random rows" if line["above_high"] < 0 else "not told from random rows"
 
 
 def thousandths(nats: float) -> str:

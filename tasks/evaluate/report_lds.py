@@ -12,6 +12,7 @@ from tasks.page.text import NOTHING, count, duration, listed, number
 Line = Mapping[str, Any]
 
 CONTROL_WORDS = {
+    "control": "control",
     "same_domain": "control: the label alone",
     "shuffled": "control: about 0",
     "ceiling": "ceiling",
@@ -23,7 +24,8 @@ READING = (
     f"{number(N_SHUFFLES)} shuffles of a method's scores among the rows with an LDS as high, after "
     "Holm's correction for the number of methods (a control's p is not corrected). ≈ level with "
     "the best, and above, below or level with the label alone: by the interval of the difference "
-    "on the same resamples. A method below the label alone has found topics, not influence. "
+    "on the same resamples. Above: it foretells more than the label tells. Level or below: nothing "
+    "here that topics alone do not give; whether it foretells at all, p says. "
     "Shuffled scores: mean of the shuffles, ± one of them. Ceiling: correlation (Pearson) of a "
     "method that foretells all but what the order of rows does. Reliability of the losses: what a "
     "second training of the same subsets foretells of the first; no bound for methods."
@@ -35,11 +37,6 @@ def p_words(line: Line) -> str:
     """Return the p-value of a line, corrected where it is a method's."""
     p = line["p"] if line["p_holm"] is None else line["p_holm"]
     return NOTHING if p is None else figure_of(p)
-
-
-def is_level(line: Line) -> bool:
-    """Tell whether a method is not the best, and its difference to the best may be chance."""
-    return line["to_best_high"] is not None and line["to_best_high"] >= 0.0
 
 
 def label_words(line: Line) -> str:

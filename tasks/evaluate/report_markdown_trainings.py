@@ -17,7 +17,6 @@ from tasks.evaluate.report_effects import (
 from tasks.evaluate.report_lds import (
     CONTROL_WORDS,
     READING,
-    is_level,
     label_words,
     p_words,
     trained_words,
@@ -28,7 +27,7 @@ from tasks.evaluate.report_markdown_parts import (
     method_name,
     place_name,
 )
-from tasks.evaluate.report_words import ends_of, figure_of
+from tasks.evaluate.report_words import ends_of, figure_of, is_level
 from tasks.page.text import number, percent
 
 

@@ -225,7 +225,7 @@ def _trained(results: Results) -> str:
         sure = [line for line in lines if foretells(line)]
         if sure:
             best = max(sure, key=lambda line: float(line["value"]))
-            value = f"LDS {figure_of(best['value'])}{_no_more(best)}"
+            value = f"LDS {figure_of(best['value'])}{_no_more(best)}{_level_with(lines)}"
             words.append(f"{short(best['method'])} on {place.name} ({value})")
         elif lines:
             highest = max(float(line["value"]) for line in lines)
@@ -239,6 +239,11 @@ def _trained(results: Results) -> str:
     return " ".join(parts)
 
 
+def is_level(line: Mapping[str, Any]) -> bool:
+    """Tell whether a method is not the best, and its difference to the best may be chance."""
+    return line["to_best_high"] is not None and line["to_best_high"] >= 0.0
+
+
 def foretells(line: Mapping[str, Any]) -> bool:
     """Tell whether an LDS is above those of shuffled scores, one error in 20 over all methods."""
     return line["p_holm"] is not None and line["p_holm"] <= MOST_P
@@ -249,7 +254,17 @@ def _no_more(line: Mapping[str, Any]) -> str:
     low, high = line["to_label_low"], line["to_label_high"]
     if low is None or low > 0.0:
         return ""
-    return ", less than the label alone" if high < 0.0 else ", level with the label alone"
+    return ", below the label alone" if high < 0.0 else ", level with the label alone"
+
+
+def _level_with(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Return which methods of a task are level with the best LDS, or how many."""
+    level = [short(line["method"]) for line in lines if is_level(line)]
+    if not level:
+        return ""
+    if len(level) > WINNERS_NAMED:
+        return f"; {count(len(level), 'method')} are level with it"
+    return f"; {listed(level)} {'is' if len(level) == 1 else 'are'} level with it"
 
 
 def _model(results: Results) -> str:

@@ -167,8 +167,8 @@ over subsets. ``p``: share of shuffles of the rows' scores that are as high; ``p
 for the number of methods. ``to_best_*``, ``to_label_*``: interval of the difference to the best
 method and to ``same_domain``, on the same resamples. ``n_constant``: queries that count as 0, as
 all their predictions or losses are equal. ``kind``: ``method``, or a control (then ``method`` names
-it): ``same_domain``; ``shuffled``, whose deviation is that of one shuffle; ``ceiling`` and
-``reliability``, of the ``n_subsets`` that were trained twice."""
+it): ``control``, such as random scores; ``same_domain``; ``shuffled``, whose deviation is that of
+one shuffle; ``ceiling`` and ``reliability``, of the ``n_subsets`` that were trained twice."""
 
 TAIL_PATCH_SCHEMA = _schema(
     **_CELL,

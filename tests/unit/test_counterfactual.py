@@ -88,8 +88,10 @@ def refusing(task: PreparedTask) -> MethodScores:
 def test_known_scores_win_everywhere_and_turned_ones_lose(
     task: PreparedTask, tmp_path: Path
 ) -> None:
-    scorers = {"known": known, "turned": turned, "refusing": refusing}
-    found = counterfactual(TrainedTask(task, task), scorers, CONFIG, tmp_path / "banks")
+    scorers = {"leaked": known, "known": known, "turned": turned, "refusing": refusing}
+    found = counterfactual(
+        TrainedTask(task, task), scorers, CONFIG, tmp_path / "banks", controls=["leaked"]
+    )
     lds = {(line["kind"], line["method"]): line["value"] for line in found.lds}
     assert lds["method", "known"] > 0.5
     assert lds["method", "turned"] == pytest.approx(-lds["method", "known"])
@@ -103,6 +105,11 @@ def test_known_scores_win_everywhere_and_turned_ones_lose(
     assert lines["turned"]["to_best_high"] < 0
     assert lines["turned"]["to_label_high"] < 0
     assert lines["same label"]["p"] < 0.05
+    control = lines["leaked"]  # as good as the best, and still none that others are measured by
+    assert (control["kind"], control["value"]) == ("control", lines["known"]["value"])
+    assert (control["p"], control["p_holm"]) == (lines["known"]["p"], None)
+    assert control["to_best_low"] is None
+    assert control["to_label_low"] == lines["known"]["to_label_low"]
     patch = {line["method"]: line for line in found.tail_patch}
     assert patch["known"]["value"] > patch["known"]["random"] > patch["turned"]["value"]
     assert patch["known"]["above_low"] > 0 > patch["turned"]["above_high"]

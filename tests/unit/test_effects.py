@@ -75,7 +75,10 @@ def test_an_evaluation_retrains_once_and_leaves_tables(
     assert measure_effects(config, "kinds", "predict", scored) == first
     gathered = gather(config, outcomes)
     tables = read_tables(Path(gathered.folder))
-    assert set(tables.lds["method"].to_pylist()) >= {"BM25", "length", "same label"}
+    kinds = {line["method"]: line["kind"] for line in tables.lds.to_pylist()}
+    assert (kinds["BM25"], kinds["length"], kinds["same label"]) == (
+        *("method", "control", "same_domain"),
+    )
     assert tables.tail_patch["method"].to_pylist() == ["BM25", "length"]
     assert set(tables.closed_loop["arm"].to_pylist()) == {
         *("base", "random", "oracle", "top", "bottom")
@@ -84,6 +87,7 @@ def test_an_evaluation_retrains_once_and_leaves_tables(
     found = {line["method"]: line for line in gathered.summary}
     assert set(found) == {"BM25", "length"}
     assert {"lds", "tail_patch", "closed_loop", "auprc@5"} <= set(found["BM25"])
+    assert "lds" in found["length"]
 
 
 def test_a_measure_that_cannot_be_taken_is_said_and_the_others_are_taken(

@@ -17,10 +17,10 @@ from tasks.evaluate.report import write_evaluation_report
 from tasks.evaluate.report_average import averaged_words, mean_of
 from tasks.evaluate.report_data import DECIDING, Results, read_results
 from tasks.evaluate.report_effects import LOOP_READING, TAIL_READING
-from tasks.evaluate.report_lds import is_level, label_words, p_words
+from tasks.evaluate.report_lds import label_words, p_words
 from tasks.evaluate.report_markdown import write_markdown
 from tasks.evaluate.report_pictures import picture_urls, write_pictures
-from tasks.evaluate.report_words import standfirst, title, verdict_words
+from tasks.evaluate.report_words import is_level, standfirst, title, verdict_words
 from tasks.page.charts import Spot, against_bytes
 from tasks.page.plots import HIGH, TOP
 
@@ -146,6 +146,14 @@ def test_what_training_does_is_said_where_it_is_above_noise(tmp_path: Path):
     rise["to_label_low"] = -0.1
     level = results(tmp_path / "level", {"clear": CLEAR}, **lines)
     assert "(LDS 0.600, level with the label alone)" in standfirst(level, [])
+    other = next(line for line in lines["lds"] if line["method"] == "BM25")
+    other["to_best_high"] = 0.01
+    both = results(tmp_path / "both", {"clear": CLEAR}, **lines)
+    words = "(LDS 0.600, level with the label alone; BM25 is level with it)"
+    assert words in standfirst(both, [])
+    lines["lds"] += [{**other, "method": name} for name in ("RISE wide", "third")]
+    many = results(tmp_path / "many", {"clear": CLEAR}, **lines)
+    assert "alone; 3 methods are level with it)" in standfirst(many, [])
     rise["p_holm"] = 0.06
     unsure = results(tmp_path / "unsure", {"clear": CLEAR}, **lines)
     told = standfirst(unsure, [])
@@ -197,15 +205,22 @@ def test_every_part_is_there_and_the_same_tables_give_the_same_page(tmp_path: Pa
     for words in (
         *("60 of 1,000", "AP, all rows", "auPRC@5", "auPRC@20", "corr. with length"),
         *("Precision over recall", "auPRC@20 against bytes a row", "LDS against bytes a row"),
-        *("control: about 0", "control: the label alone", "Reliability of the losses"),
+        *(
+            "length control",
+            "control: about 0",
+            "control: the label alone",
+            "Reliability of the losses",
+        ),
         *("14 s a training", "3.910 before, 3.745 after", "3 queries were left out", "2 of BM25"),
         *(
             "positions of rows",
             "completion",
             "better than random rows",
-            "as random rows",
+            "not told from random rows",
             "not passed",
         ),
+        "excludes 0 (not corrected for the number of methods). Tokens",
+        "Verdicts are not corrected for the number of methods.",
         *("rise evaluate x.yaml", "a note", "weights do not fit", "shuffled right rows"),
         *("base rate", "What the words mean", "linear datamodeling score: rank correlation"),
     ):
@@ -312,7 +327,11 @@ def test_markdown_stays_between_its_marks(tmp_path: Path):
     write_markdown(work, page)
     assert page.read_text("utf-8") == f"Before.\n{first}After.\n"
     write_markdown(work, page, name="again")
-    assert page.read_text("utf-8").count("### LDS") == 2
+    found = page.read_text("utf-8")
+    assert found.count("### LDS") == 2
+    assert re.search(r"\| length \| clear[^|]*\| control \| 0\.650", found)
+    assert "that interval excludes 0 (not corrected for the number of methods)." in first
+    assert "Verdicts are not corrected for the number of methods." in first
     assert "clear: 8 subsets of 8 of 16 rows, 6 queries; 14 s a training" in first
     assert "| +9.00 | +2.00 | +7.00 (+5.00 to +9.00) |" in first  # tail-patch of RISE, in mnat
     assert TAIL_READING in first

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import spearmanr
 
 from rise_ops.lds import Lds, holm, lds, noise_of, random_subsets, rank_correlations
-from rise_ops.lds_resampling import drawn_counts, midranks, resampled_correlations
+from rise_ops.lds_resampling import drawn_counts, resampled_correlations
 
 
 def ridge(rows: np.ndarray, targets: np.ndarray, strength: float) -> np.ndarray:
@@ -166,12 +166,6 @@ def test_resamples_correlate_what_was_drawn_ties_and_all(n: int, seed: int) -> N
             own = np.repeat(np.arange(n), drawn)
             expected = [rank_correlations(one[own], -losses[own])[query] for one in foretold]
             np.testing.assert_allclose(found[:, resample], expected, atol=1e-6)
-
-
-@given(st.integers(1, 12), st.integers(1, 6), st.integers(0, 50))
-def test_midranks_are_scipys(n: int, highest: int, seed: int) -> None:
-    values = np.random.default_rng(seed).integers(0, highest, (2, 3, n)).astype(float)
-    np.testing.assert_array_equal(midranks(values), rankdata(values, axis=-1) - 1)
 
 
 @given(st.integers(3, 20), st.integers(0, 50))

@@ -233,7 +233,8 @@ def test_a_subset_keeps_the_order_of_all() -> None:
     assert flat == [row for order in orders for row in order if row in {0, 2, 3, 7}]
 
 
-def test_what_a_training_without_batch_tokens_is_known_by_stays() -> None:
+def test_unset_batch_tokens_do_not_enter_what_a_training_is_known_by() -> None:
+    assert "batch_tokens" not in TrainingConfig().model_dump(mode="json")
     assert short_id(TrainingConfig().model_dump(mode="json")) == "ac1430ac42db098c"
     told = TrainingConfig(batch_tokens=500).model_dump(mode="json")
     assert TrainingConfig.model_validate(told).batch_tokens == 500
