@@ -149,7 +149,8 @@ def _against_bytes(
         tag("svg", drawn, x=0, y=52, width=WIDTH - 2 * MARGIN, height=300),
     ]
     bottom = 352
-    about = f"{over[0].upper()}{over[1:]}. Bars: 95 % intervals."
+    bars = " Bars: 95 % intervals." if any(one.low is not None for one in known.values()) else ""
+    about = f"{over[0].upper()}{over[1:]}.{bars}"
     for words in _lines(about.split(), int((WIDTH - 2 * MARGIN) / LETTER)):
         parts.append(tag("text", words, x=0, y=bottom, class_="axis"))
         bottom += HEAD_LINE
