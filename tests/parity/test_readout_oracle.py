@@ -18,7 +18,7 @@ from rise_ops.baselines.readout_gradient import (
 )
 from rise_ops.readout import ReadoutHead
 from tasks.backbone import load_tokenizer
-from tasks.evaluate.model_methods import ReadoutGradientMethod
+from tasks.evaluate.readout_method import ReadoutGradientMethod
 
 VOCABULARY, HIDDEN = 13, 5
 

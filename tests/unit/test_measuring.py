@@ -23,15 +23,14 @@ def test_memory_that_was_held_for_a_moment_is_seen():
         time.sleep(0.15)
         del held
     assert memory.peak_bytes - memory.start_bytes > 0.8e6 * MEGABYTES
-    assert abs(memory.start_bytes - before) < 0.1e6 * MEGABYTES
+    assert memory.start_bytes > 0.9 * before  # and what children hold, a server of other tests
     assert memory.device_peak_bytes is None
 
 
 def test_memory_of_a_child_counts():
-    before = psutil.Process().memory_info().rss
     with MemoryWatch() as memory:
         subprocess.run([sys.executable, "-c", CHILD], check=True)
-    assert memory.peak_bytes > before + 0.8e6 * MEGABYTES
+    assert memory.peak_bytes > memory.start_bytes + 0.8e6 * MEGABYTES
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
