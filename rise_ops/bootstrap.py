@@ -19,6 +19,12 @@ class Interval:
     high: float
 
 
+def interval_of(resampled: Float[np.ndarray, " resamples"], *, level: float = LEVEL) -> Interval:
+    """Return the ends that hold the middle ``level`` of resampled values."""
+    low, high = np.quantile(resampled, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    return Interval(float(low), float(high))
+
+
 def bootstrap_mean(
     per_query: Float[np.ndarray, " queries"],
     *,
@@ -50,5 +56,4 @@ def bootstrap_mean(
     for first in range(0, n_resamples, RESAMPLES_AT_ONCE):
         part = means[first : first + RESAMPLES_AT_ONCE]
         part[:] = values[rng.integers(values.size, size=(part.size, values.size))].mean(axis=1)
-    low, high = np.quantile(means, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    return Interval(float(low), float(high))
+    return interval_of(means, level=level)

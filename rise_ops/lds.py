@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 
-from rise_ops.bootstrap import LEVEL, Interval
+from rise_ops.bootstrap import Interval, interval_of
 from rise_ops.lds_resampling import (
     drawn_counts,
     resampled_correlations,
@@ -59,7 +59,7 @@ class Lds:
 
     def less(self, other: "Lds") -> Interval:
         """Return the 95 % interval of this LDS less another of equal subsets, losses and seed."""
-        return _interval(self.resampled - other.resampled)
+        return interval_of(self.resampled - other.resampled)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def noise_of(losses: Losses, first: Repeated, again: Repeated, *, seed: int) -> 
         deviation_between_seeds=float(np.sqrt(noise.mean())),
         deviation_between_subsets=float(np.sqrt(total.mean())),
         ceiling=float(_reached(noise, total).mean()),
-        ceiling_interval=_interval((resampled * asked).sum(1)),
+        ceiling_interval=interval_of((resampled * asked).sum(1)),
         reliability=float(rank_correlations(first, again).mean()),
     )
 
@@ -215,7 +215,7 @@ def _one(
     n_as_high = int((shuffled >= value - 1e-12).sum())
     return Lds(
         value=value,
-        interval=_interval(both),
+        interval=interval_of(both),
         deviation_over_subsets=float(np.std(alone)),
         shuffled=float(np.mean(shuffled)),
         shuffled_deviation=float(np.std(shuffled)),
@@ -224,11 +224,6 @@ def _one(
         per_query=per_query,
         resampled=both,
     )
-
-
-def _interval(resampled: Float[np.ndarray, " resamples"]) -> Interval:
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high))
 
 
 def _reached(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rise_ops.bootstrap import LEVEL
+from rise_ops.bootstrap import interval_of
 from tasks.evaluate.report_data import DECIDING, RESAMPLES, Key, Place, Results
 from tasks.page.text import count, listed
 
@@ -73,8 +73,8 @@ def mean_of(results: Results, method: str, key: Key) -> Mean | None:
     means = [one for one in drawn if one is not None]
     if len(means) < len(drawn):
         return Mean(value, None, None)
-    low, high = np.quantile(np.mean(means, axis=0), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Mean(value, float(low), float(high))
+    ends = interval_of(np.mean(means, axis=0))
+    return Mean(value, ends.low, ends.high)
 
 
 def _pool_means(
