@@ -352,6 +352,11 @@ def _stored_numbers(file: Path) -> int:
     return sum(math.prod(tensor["shape"]) for tensor in tensors)
 
 
+def device_kind(device: str) -> str:
+    """Return cpu, cuda or mps: what numbers may depend on, and not which card it is."""
+    return device.partition(":")[0]
+
+
 def resolve_device(device: str) -> str:
     """Return the device that ``auto`` means here, or the named one if this machine has it.
 

@@ -19,7 +19,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tasks.backbone import RowTokenizer, load_tokenizer, model_shape, resolve_device
+from tasks.backbone import (
+    RowTokenizer,
+    device_kind,
+    load_tokenizer,
+    model_shape,
+    resolve_device,
+)
 from tasks.config import ModelConfig, RuntimeConfig
 from tasks.evaluate.method import LabelledText
 from tasks.memory import available_bytes
@@ -244,7 +250,7 @@ class Trainer:
     def _precision(self) -> AbstractContextManager[Any]:
         if self.config.precision == "float32":
             return nullcontext()
-        return torch.autocast(self.device.partition(":")[0], dtype=torch.bfloat16)
+        return torch.autocast(device_kind(self.device), dtype=torch.bfloat16)
 
 
 class Fit:

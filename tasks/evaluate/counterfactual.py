@@ -132,10 +132,8 @@ class _Run:
             take()
         except MeasureRefused as refusal:
             self._without(EVERY_METHOD, str(refusal))
-        except DivergedError as refusal:
-            self._without(EVERY_METHOD, str(refusal), finished=False)
         except Exception as error:  # noqa: BLE001 - what breaks here must not end the others
-            if is_out_of_memory(error):
+            if isinstance(error, DivergedError) or is_out_of_memory(error):
                 self._without(EVERY_METHOD, str(error), finished=False)
                 return
             LOG.warning("a measure of %s broke:\n%s", self._task.name, traceback.format_exc())

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.files import read_json, short_id, write_json
-from tasks.backbone import load_tokenizer, resolve_device
+from tasks.backbone import device_kind, load_tokenizer, resolve_device
 from tasks.evaluate.counterfactual import (
     EVERY_METHOD,
     Counterfactual,
@@ -187,7 +187,7 @@ def _path(
         "training_version": TRAINING_VERSION,
         "result_version": RESULT_VERSION,
         "tokenizer": load_tokenizer(ready.model).fingerprint,
-        "device": resolve_device(config.runtime.device).partition(":")[0],
+        "device": device_kind(resolve_device(config.runtime.device)),
         **ready.identity,
         "whole": ready.whole.identity,
         "methods": [[one.name, one.key, dict(one.settings)] for one in methods],

@@ -160,7 +160,8 @@ def lds_lines(
     if task.positives.any() and not task.positives.all():
         # the same seed: the same resamples as those of the methods
         domain = _lds(task, found, {"same label": task.positives})["same label"]
-    lines = _method_lines(measured, domain, found)
+    best = max(measured, key=lambda name: measured[name].value, default="")
+    lines = _method_lines(measured, best, domain, found)
     lines += [
         _line("control", name, own, found) | {"p": own.p} | _to_label(own, domain)
         for name, own in everything.items()
@@ -169,7 +170,6 @@ def lds_lines(
     if domain is not None:
         lines.append(_line("same_domain", "same label", domain, found) | {"p": domain.p})
     if measured:
-        best = _best(measured)
         lines.append(_shuffled_line(best, measured[best], found))
     return [*lines, *_noise_lines(found, noise)]
 
@@ -207,18 +207,13 @@ def _lds(
     return lds(wide, found.subsets, found.losses, seed=task.seed)
 
 
-def _best(measured: Mapping[str, Lds]) -> str:
-    return max(measured, key=lambda name: measured[name].value)
-
-
 def _method_lines(
-    measured: Mapping[str, Lds], domain: Lds | None, found: LdsLosses
+    measured: Mapping[str, Lds], best: str, domain: Lds | None, found: LdsLosses
 ) -> list[dict[str, Any]]:
     """Return a line a method: its LDS, and how it stands to the best and to the label alone."""
     corrected = holm([own.p for own in measured.values()])
     lines = []
     for (name, own), p_holm in zip(measured.items(), corrected, strict=True):
-        best = _best(measured)
         line = _line("method", name, own, found) | {"p": own.p, "p_holm": p_holm}
         line |= _ends("to_best", None if name == best else own.less(measured[best]))
         lines.append(line | _to_label(own, domain))

@@ -24,7 +24,7 @@ import torch
 
 from storage.errors import BusyError
 from storage.files import exclusive_lock, read_json, short_id, waiting_lock, write_json
-from tasks.backbone import load_tokenizer, resolve_device
+from tasks.backbone import device_kind, load_tokenizer, resolve_device
 from tasks.config import ModelConfig, RuntimeConfig
 from tasks.evaluate.method import LabelledText
 from tasks.models import model_fingerprint, resolve_model
@@ -185,7 +185,7 @@ class LossBank:
     def _identity(self) -> dict[str, Any]:
         return {
             "version": TRAINING_VERSION,
-            "device": resolve_device(self._runtime.device).partition(":")[0],
+            "device": device_kind(resolve_device(self._runtime.device)),
             "model": model_fingerprint(resolve_model(self._model).path),
             "tokenizer": load_tokenizer(self._model).fingerprint,
             "pool": texts_digest(self._pool),

@@ -1,6 +1,7 @@
 """The counterfactual measures as a part of an evaluation: tables, what is kept, what is refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,13 @@ def only(measure: str, **settings_: object) -> dict[str, object]:
     return {**none, measure: {**settings_, "training": TRAINING}}
 
 
+def raising(error: Exception) -> Callable[..., None]:
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    return broken
+
+
 @pytest.mark.parametrize(
     ("error", "kind", "reason"),
     [
@@ -161,10 +169,7 @@ def test_what_another_try_may_measure_is_taken_again(
     config = settings(tmp_path, tiny_llama, counterfactual=measures)
     fill = LossBank.fill
 
-    def broken(*_: object, **__: object) -> None:
-        raise error
-
-    monkeypatch.setattr(LossBank, "fill", broken)
+    monkeypatch.setattr(LossBank, "fill", raising(error))
     first = measure_effects(config, "kinds", "predict", ["BM25"])
     assert first.reasons == {"lds": reason}
     kept = kept_effects(
@@ -207,11 +212,8 @@ def test_a_method_without_scores_is_said_and_tried_again(
     config = settings(tmp_path, tiny_llama, counterfactual=measures)
     outcomes = [run_method(config, "kinds", "predict", "BM25")]
 
-    def broken(*_: object, **__: object) -> None:
-        raise error
-
     with monkeypatch.context() as patched:
-        patched.setattr(effects_module, "scores_of", broken)
+        patched.setattr(effects_module, "scores_of", raising(error))
         measure_effects(config, "kinds", "predict", ["BM25"])
         gathered = gather(config, outcomes)
     (line,) = read_tables(Path(gathered.folder)).refusals.to_pylist()
