@@ -12,11 +12,6 @@ from flows.cli_settings import Device, Model, Online, Verbose, files, run_flow
 from flows.environment import quiet_defaults
 from flows.terminal import plain_errors, say, show_facts, show_table
 
-SHOWN = (
-    *("auprc", "precision", "full_ap", "mrr", "length_correlation"),
-    *("lds", "tail_patch", "closed_loop"),
-)
-
 Settings = Annotated[
     Path | None, typer.Argument(help="Settings in YAML or JSON, as in examples/evaluate.yaml.")
 ]
@@ -220,15 +215,12 @@ def report(
 def show_evaluation(report: Any) -> None:
     """Write a table for each task, and where the tables are."""
     for task, paradigm in dict.fromkeys((one["task"], one["paradigm"]) for one in report.summary):
-        lines = [
-            one for one in report.summary if (one["task"], one["paradigm"]) == (task, paradigm)
-        ]
-        names = dict.fromkeys(name for line in lines for name in line)
-        columns = [name for name in names if name.partition("@")[0] in SHOWN]
+        lines = report.shown(task, paradigm)
+        columns = [*dict.fromkeys(name for line in lines for name in line)]
         show_table(
             f"\n{task} ({paradigm})",
-            ("method", *columns),
-            [(one["method"], *(one.get(name) for name in columns)) for one in lines],
+            columns,
+            [tuple(one.get(name) for name in columns) for one in lines],
         )
     show_facts(
         "\nWhat came out",

@@ -1,7 +1,7 @@
 """Flow: methods times tasks, measured; tables are left after every task."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from prefect import flow
@@ -28,11 +28,6 @@ from tasks.prefect_tasks import (
     measure_effects,
     prepare_task,
     run_method,
-)
-
-SHOWN_METRICS = (
-    *("auprc", "precision", "full_ap", "mrr", "length_correlation"),
-    *("lds", "tail_patch", "closed_loop"),
 )
 
 
@@ -98,14 +93,7 @@ def _say(line: str) -> None:
 
 def _leave_task(report: TaskReport, gathered: Gathered, outcomes: Sequence[Outcome]) -> None:
     """Leave a table of one task: a line a method."""
-    mine = [
-        line
-        for line in gathered.summary
-        if (line["task"], line["paradigm"]) == (report.task, report.paradigm)
-    ]
-    lines: list[dict[str, object]] = [
-        {"method": line["method"], **{name: line[name] for name in _shown(line)}} for line in mine
-    ]
+    lines = gathered.shown(report.task, report.paradigm)
     lines += [
         {"method": one.method, "no scores": f"{one.kind}: {one.reason.splitlines()[0]}"}
         for one in outcomes
@@ -139,7 +127,3 @@ def _leave_summary(
     )
     if gathered.n_results:
         leave_measured(gathered.folder, headline=headline)
-
-
-def _shown(line: Mapping[str, object]) -> list[str]:
-    return [name for name in line if name.partition("@")[0] in SHOWN_METRICS]

@@ -24,6 +24,10 @@ from tasks.release_lineage import environment
 from tasks.training import texts_digest
 
 TABLES = "tables"
+SHOWN_METRICS = (
+    *("auprc", "precision", "full_ap", "mrr", "length_correlation"),
+    *("lds", "tail_patch", "closed_loop"),
+)
 FILLED = ("tasks", "metrics", "per_query", "costs", "curves", "spread", "examples", *MEASURES)
 
 Lines = dict[str, list[dict[str, Any]]]
@@ -48,6 +52,18 @@ class Gathered:
     n_failed: int
     summary: tuple[Mapping[str, Any], ...]
     page: str = ""
+
+    def shown(self, task: str, paradigm: str) -> list[dict[str, Any]]:
+        """Return what a terminal or an artifact shows of a task: a line a method."""
+        return [
+            {"method": line["method"]} | {name: line[name] for name in line if _is_shown(name)}
+            for line in self.summary
+            if (line["task"], line["paradigm"]) == (task, paradigm)
+        ]
+
+
+def _is_shown(metric: str) -> bool:
+    return metric.partition("@")[0] in SHOWN_METRICS
 
 
 def gather(
