@@ -4,7 +4,8 @@ One `Trainer` holds one model. It reads texts into `ReadRows` once, and from the
 losses or takes steps. The loss of a row is the mean next-token cross-entropy over its predicted
 positions; of a batch, the mean over its rows: a long row weighs as much as a short one. With
 ``batch_tokens`` it is the mean over the batch's predicted tokens: every token weighs the same.
-Dropout is off. On a CPU the same rows, settings and seed give the same weights.
+Dropout is off. On a CPU the same rows, settings, seed and number of threads give the same weights;
+another number of threads may round differently.
 """
 
 import math

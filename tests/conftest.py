@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 # tiny tensors gain nothing from threads, and on a busy machine they wait for each other
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 # libraries read these when they are imported, here or in a child: neither the user's settings and
 # databases nor another test process's
