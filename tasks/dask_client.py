@@ -7,6 +7,8 @@ its error where its result is wanted, and is not worth a log entry beside it.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 20
 """How long an existing Dask scheduler may take to answer."""
+
+PACKAGE = "rise_ops"
+"""What a worker that can do our tasks has."""
 
 MOST_DEATHS = 3
 """Workers that may die with the same task before that is an error."""
@@ -31,7 +36,7 @@ def remote_client(address: str, *, otherwise: str) -> Iterator["Client"]:
         otherwise: What to do without one, for the message.
 
     Raises:
-        ConnectionError: It does not answer.
+        ConnectionError: It does not answer, or a worker of it has not installed this project.
     """
     _quiet()
     from distributed import Client
@@ -44,7 +49,21 @@ def remote_client(address: str, *, otherwise: str) -> Iterator["Client"]:
             f"({error}). Start one, or {otherwise}."
         ) from error
     with client:
+        _require_package(client, address)
         yield client
+
+
+def _require_package(client: "Client", address: str) -> None:
+    """Refuse workers that could not read their tasks: Dask may wait for these forever."""
+    found: dict[str, object] = client.run(find_spec, PACKAGE, on_error="return")
+    without = [worker for worker, spec in found.items() if not isinstance(spec, ModuleSpec)]
+    if without:
+        raise ConnectionError(
+            f"{len(without)} of {len(found)} workers of the Dask scheduler at {address} do not "
+            f"have this project's packages ({PACKAGE} was not found), for instance {without[0]}. "
+            "Install the project there with the same constraints.txt, or start workers from an "
+            "image that has it."
+        )
 
 
 @contextmanager

@@ -93,11 +93,11 @@ def _mean_eigenvalue(task, layer):
     found = []
 
     class Looking(EkFac):
-        def _pairwise(self, analyzer, rows, queries):
+        def _pairwise(self, analyzer, rows, queries, **more):
             kept = analyzer.load_all_factors("factors")
             for name, eigenvalues in kept["lambda_matrix"].items():
                 found.append(float((eigenvalues / kept["num_lambda_processed"][name]).mean()))
-            return super()._pairwise(analyzer, rows, queries)
+            return super()._pairwise(analyzer, rows, queries, **more)
 
     Looking(EkFacConfig(blocks=1, pattern=layer)).scores(task)
     (mean,) = found

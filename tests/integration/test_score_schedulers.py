@@ -95,6 +95,24 @@ def test_every_scheduler_stores_the_same_bytes(tmp_path, dask_address, code):
     assert any(name.startswith("matrix.zarr/") for name in found[0])
 
 
+def test_workers_without_the_project_are_refused(store):
+    from distributed import Client, LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        address = cluster.scheduler_address
+        with Client(cluster, set_as_default=False) as client:
+            one = next(iter(client.scheduler_info()["workers"]))
+            hide = "import sys; sys.modules['rise_ops'] = None"  # as if it were not installed
+            client.run(exec, hide, workers=[one])
+        with pytest.raises(ConnectionError, match=f"1 of 2 workers .*{address} .*{one}.*Install"):
+            attribute(
+                store.index,
+                store.query_signatures,
+                top_k=3,
+                runtime=RuntimeConfig(scheduler=address),
+            )
+
+
 def test_a_search_on_threads_gives_the_blas_threads_back(store):
     with threadpool_limits(2):
         before = [pool["num_threads"] for pool in threadpool_info()]
