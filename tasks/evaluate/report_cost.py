@@ -1,5 +1,6 @@
 """The report's sections on what methods store and take, and on those that gave no scores."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from tasks.evaluate.report_average import Mean, averaged_words, mean_of, widest_
 from tasks.evaluate.report_data import DECIDING, Contender, Key, Place, Results
 from tasks.evaluate.report_tasks import family_legend, method_cell, with_ends
 from tasks.evaluate.report_words import figure_of, metric_name, row_bytes
-from tasks.page.charts import Spot, against_bytes
+from tasks.page.bytes_chart import Spot, against_bytes
 from tasks.page.markup import Content, joined, tag
 from tasks.page.parts import Column, figure, more, paragraphs, table
 from tasks.page.shell import Section
@@ -21,15 +22,23 @@ REASON_CHARS = 400
 
 
 def lds_of(results: Results, method: str) -> Mean | None:
-    """Return a method's LDS; of several tasks the mean, None where it lacks one."""
+    """Return a method's LDS; of several tasks the mean, None where it lacks one.
+
+    Tasks have rows, queries and retrainings of their own: their errors count as independent.
+    """
     lines = [line for line in results.tables.lds.to_pylist() if line["kind"] in SCORED_KINDS]
     wanted = {(line["task"], line["paradigm"]) for line in lines}
     own = [line for line in lines if line["method"] == method and line["value"] is not None]
     if not own or len(own) < len(wanted):
         return None
-    if len(own) == 1:
-        return Mean(own[0]["value"], own[0]["low"], own[0]["high"])
-    return Mean(float(np.mean([line["value"] for line in own])), None, None)
+    value = float(np.mean([line["value"] for line in own]))
+    if any(line["low"] is None or line["high"] is None for line in own):
+        return Mean(value, None, None)
+    below, above = (
+        math.hypot(*(line[end] - line["value"] for line in own)) / len(own)
+        for end in ("low", "high")
+    )
+    return Mean(value, value - below, value + above)
 
 
 def storage_section(results: Results) -> Section | None:

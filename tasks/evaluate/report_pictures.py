@@ -25,7 +25,7 @@ from tasks.evaluate.report_data import (
     read_results,
 )
 from tasks.evaluate.report_words import UNDECIDED, figure_of, metric_name, row_bytes, tally
-from tasks.page.charts import against_bytes
+from tasks.page.bytes_chart import NAMED_HIGH, named_against_bytes
 from tasks.page.markup import TEMPLATES, Content, joined, tag
 from tasks.page.text import NOTHING, count, listed, shortened
 
@@ -38,8 +38,6 @@ ROW, HEAD = 30, 34
 """Pixels of a line of the picture of methods, and of its title."""
 HEAD_LINE, HEAD_GAP = 15, 10
 MOST_TASKS = 12
-NAMED_ROOM = 0.85
-"""Percent of the width that a letter of a label takes."""
 
 Attributes = dict[str, Content]
 
@@ -142,16 +140,17 @@ def _against_bytes(
         return None
     shown = [one for one in results.methods if one.name in known]
     alt = f"{name} over bytes a row, {len(known)} methods"
-    drawn = against_bytes(spots(results, known, named=True), alt=alt, room=NAMED_ROOM)
+    inside = WIDTH - 2 * MARGIN
+    drawn = named_against_bytes(spots(results, known, named=True), alt=alt, wide=inside)
     parts = [
         _title(results, f"{name} against bytes a row"),
         _families(shown, 44),
-        tag("svg", drawn, x=0, y=52, width=WIDTH - 2 * MARGIN, height=300),
+        tag("svg", drawn, x=0, y=52, width=inside, height=NAMED_HIGH + 60),
     ]
-    bottom = 352
+    bottom = NAMED_HIGH + 112
     bars = " Bars: 95 % intervals." if any(one.low is not None for one in known.values()) else ""
     about = f"{over[0].upper()}{over[1:]}.{bars}"
-    for words in _lines(about.split(), int((WIDTH - 2 * MARGIN) / LETTER)):
+    for words in _lines(about.split(), int(inside / LETTER)):
         parts.append(tag("text", words, x=0, y=bottom, class_="axis"))
         bottom += HEAD_LINE
     return _whole(parts, bottom - 5, alt)

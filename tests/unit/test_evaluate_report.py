@@ -21,7 +21,7 @@ from tasks.evaluate.report_lds import label_words, p_words
 from tasks.evaluate.report_markdown import write_markdown
 from tasks.evaluate.report_pictures import picture_urls, write_pictures
 from tasks.evaluate.report_words import is_level, standfirst, title, verdict_words
-from tasks.page.charts import Spot, against_bytes
+from tasks.page.bytes_chart import Spot, against_bytes
 from tasks.page.plots import HIGH, TOP
 
 SVG = "{http://www.w3.org/2000/svg}"
