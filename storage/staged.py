@@ -1,6 +1,5 @@
 """What the writers of published folders share: a ``with`` block that leaves all or nothing."""
 
-from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +11,7 @@ from storage.layout import QUALITY_FOLDER
 from storage.lease import Lease
 
 
-class StagedWriter(ABC):
+class StagedWriter:
     """Base of the writers that fill a staging folder and publish it by renaming.
 
     Attributes:
@@ -48,9 +47,9 @@ class StagedWriter(ABC):
         """Remove the staging folder if it was not published."""
         return self._cleanup.__exit__(kind, error, trace)
 
-    @abstractmethod
     def _hold(self) -> AbstractContextManager[Lease]:
         """Return what keeps other writers out within the ``with`` block."""
+        raise NotImplementedError
 
     def _begin(self) -> None:
         """Do what must come before anything is written, under the lease."""

@@ -1,12 +1,15 @@
 """A method's mean over the tasks that decide, each pool of rows once, with its interval."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rise_ops.bootstrap import interval_of
+from tasks.evaluate.lds import SCORED_KINDS
 from tasks.evaluate.report_data import DECIDING, RESAMPLES, Key, Place, Results
 from tasks.page.text import count, listed
 
@@ -28,20 +31,14 @@ def averaged_pools(results: Results) -> list[list[Place]]:
     They are the tasks that decide; where none does, all of them.
     """
     deciding = [place for place in results.places if results.verdict(place).decides]
-    pools: dict[str, list[Place]] = {}
-    for place in deciding or results.places:
-        pools.setdefault(place.pool, []).append(place)
-    return list(pools.values())
+    return _by_pool(deciding or results.places)
 
 
 def averaged_words(results: Results) -> str:
     """Return what averages are over, such as ``mean over 3 pools of rows (a and b; c)``."""
     pools = averaged_pools(results)
-    which = "that decide" if results.verdict(pools[0][0]).decides else "(none decides)"
-    names = "; ".join(listed([place.name for place in pool]) for pool in pools)
-    if sum(map(len, pools)) == 1:
-        return f"on {names}"
-    return f"mean over tasks {which}, {count(len(pools), 'pool')} of rows: {names}"
+    decides = results.verdict(pools[0][0]).decides
+    return _words(pools, "tasks that decide" if decides else "tasks (none decides)")
 
 
 def widest_cut(results: Results) -> Key:
@@ -75,6 +72,63 @@ def mean_of(results: Results, method: str, key: Key) -> Mean | None:
         return Mean(value, None, None)
     ends = interval_of(np.mean(means, axis=0))
     return Mean(value, ends.low, ends.high)
+
+
+def lds_words(results: Results) -> str | None:
+    """Return what LDS is over, such as ``on finmed``; None where it was not measured."""
+    pools = _by_pool([place for place in results.places if _lds_lines(results, place)])
+    return _words(pools, "tasks") if pools else None
+
+
+def lds_of(results: Results, method: str) -> Mean | None:
+    """Return a method's LDS, each pool as much; None where it lacks a task that has LDS.
+
+    Pools have rows, queries and retrainings of their own: their errors count as independent, those
+    of tasks of one pool as the same.
+    """
+    of = {place.key: _lds_lines(results, place) for place in results.places}
+    pools = _by_pool([place for place in results.places if of[place.key]])
+    found = [[of[place.key].get(method) for place in pool] for pool in pools]
+    known = [[line for line in own if line is not None] for own in found]
+    if not known or known != found:
+        return None
+    value = float(np.mean([_mean_line(own, "value") for own in known]))
+    if any(line[end] is None for own in known for line in own for end in ("low", "high")):
+        return Mean(value, None, None)
+    below, above = (
+        math.hypot(*(_mean_line(own, end) - _mean_line(own, "value") for own in known))
+        for end in ("low", "high")
+    )
+    return Mean(value, value - below / len(known), value + above / len(known))
+
+
+def _lds_lines(results: Results, place: Place) -> dict[str, Mapping[str, Any]]:
+    """Return the line of each method that has LDS on a task."""
+    return {
+        line["method"]: line
+        for line in results.tables.lds.to_pylist()
+        if (line["task"], line["paradigm"]) == place.key
+        and line["kind"] in SCORED_KINDS
+        and line["value"] is not None
+    }
+
+
+def _mean_line(lines: Sequence[Mapping[str, Any]], name: str) -> float:
+    return float(np.mean([line[name] for line in lines]))
+
+
+def _by_pool(places: Iterable[Place]) -> list[list[Place]]:
+    pools: dict[str, list[Place]] = {}
+    for place in places:
+        pools.setdefault(place.pool, []).append(place)
+    return list(pools.values())
+
+
+def _words(pools: Sequence[Sequence[Place]], tasks: str) -> str:
+    names = "; ".join(listed([place.name for place in pool]) for pool in pools)
+    if sum(map(len, pools)) == 1:
+        return f"on {names}"
+    return f"mean over {tasks}, {count(len(pools), 'pool')} of rows: {names}"
 
 
 def _pool_means(

@@ -1,14 +1,18 @@
 """The report's sections on what methods store and take, and on those that gave no scores."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
-from tasks.evaluate.lds import SCORED_KINDS
-from tasks.evaluate.report_average import Mean, averaged_words, mean_of, widest_cut
+from tasks.evaluate.report_average import (
+    Mean,
+    averaged_words,
+    lds_of,
+    lds_words,
+    mean_of,
+    widest_cut,
+)
 from tasks.evaluate.report_data import DECIDING, Contender, Key, Place, Results
 from tasks.evaluate.report_tasks import family_legend, method_cell, with_ends
 from tasks.evaluate.report_words import figure_of, metric_name, row_bytes
@@ -19,26 +23,6 @@ from tasks.page.shell import Section
 from tasks.page.text import NOTHING, count, duration, number, shortened, size
 
 REASON_CHARS = 400
-
-
-def lds_of(results: Results, method: str) -> Mean | None:
-    """Return a method's LDS; of several tasks the mean, None where it lacks one.
-
-    Tasks have rows, queries and retrainings of their own: their errors count as independent.
-    """
-    lines = [line for line in results.tables.lds.to_pylist() if line["kind"] in SCORED_KINDS]
-    wanted = {(line["task"], line["paradigm"]) for line in lines}
-    own = [line for line in lines if line["method"] == method and line["value"] is not None]
-    if not own or len(own) < len(wanted):
-        return None
-    value = float(np.mean([line["value"] for line in own]))
-    if any(line["low"] is None or line["high"] is None for line in own):
-        return Mean(value, None, None)
-    below, above = (
-        math.hypot(*(line[end] - line["value"] for line in own)) / len(own)
-        for end in ("low", "high")
-    )
-    return Mean(value, value - below, value + above)
 
 
 def storage_section(results: Results) -> Section | None:
@@ -58,7 +42,7 @@ def storage_section(results: Results) -> Section | None:
     ]
     note = (
         "Each point is a method with its 95% interval. Metrics: "
-        f"{averaged_words(results)}; intervals over queries. LDS: over the tasks that have it. "
+        f"{averaged_words(results)}; intervals over queries. {_lds_note(results)}"
         "A point's number is that of the table below. Methods without a value on every task are "
         "left out."
     )
@@ -69,6 +53,11 @@ def storage_section(results: Results) -> Section | None:
         _table(results, measures),
     )
     return Section("Storage", "How much accuracy a byte buys", body)
+
+
+def _lds_note(results: Results) -> str:
+    words = lds_words(results)
+    return "" if words is None else f"LDS: {words}; intervals over subsets and queries. "
 
 
 def _means(results: Results, key: Key) -> dict[str, Mean]:

@@ -12,8 +12,15 @@ from pathlib import Path
 from markupsafe import Markup
 
 from storage.files import write_bytes
-from tasks.evaluate.report_average import Mean, averaged_words, mean_of, widest_cut
-from tasks.evaluate.report_cost import lds_of, spots
+from tasks.evaluate.report_average import (
+    Mean,
+    averaged_words,
+    lds_of,
+    lds_words,
+    mean_of,
+    widest_cut,
+)
+from tasks.evaluate.report_cost import spots
 from tasks.evaluate.report_data import (
     DECIDING,
     FAMILIES,
@@ -27,7 +34,7 @@ from tasks.evaluate.report_data import (
 from tasks.evaluate.report_words import UNDECIDED, figure_of, metric_name, row_bytes, tally
 from tasks.page.bytes_chart import NAMED_HIGH, named_against_bytes
 from tasks.page.markup import TEMPLATES, Content, joined, tag
-from tasks.page.text import NOTHING, count, listed, shortened
+from tasks.page.text import NOTHING, count, shortened
 
 WIDTH, MARGIN = 860, 20
 BYTES_WIDTH = 80
@@ -127,9 +134,11 @@ def bytes_picture(results: Results) -> Markup | None:
 
 def lds_picture(results: Results) -> Markup | None:
     """Return LDS over bytes a row; None where it was not measured."""
+    over = lds_words(results)
+    if over is None:
+        return None
     found = {one.name: lds_of(results, one.name) for one in results.methods}
-    names = listed(list(dict.fromkeys(line["task"] for line in results.tables.lds.to_pylist())))
-    return _against_bytes(results, "LDS", found, f"on {names}")
+    return _against_bytes(results, "LDS", found, over)
 
 
 def _against_bytes(

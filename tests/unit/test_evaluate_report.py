@@ -1,5 +1,6 @@
 """The page of an evaluation says which method to trust, shows texts as text, and loads nothing."""
 
+import math
 import re
 import xml.etree.ElementTree as ET
 from itertools import pairwise
@@ -14,7 +15,7 @@ from page_checks import ATTRIBUTES, ELEMENTS, HOSTILE, Reader
 from storage.errors import NotFoundError
 from tasks.config import RuntimeConfig
 from tasks.evaluate.report import write_evaluation_report
-from tasks.evaluate.report_average import averaged_words, mean_of
+from tasks.evaluate.report_average import averaged_words, lds_of, lds_words, mean_of
 from tasks.evaluate.report_data import DECIDING, Results, read_results
 from tasks.evaluate.report_effects import LOOP_READING, TAIL_READING
 from tasks.evaluate.report_lds import label_words, p_words
@@ -311,6 +312,27 @@ def test_points_of_the_same_bytes_stand_side_by_side_and_no_bar_leaves_the_pictu
     assert max(places[:3]) < 20 < places[3]
     assert max(float(one.get("y1") or 0) for one in bars) < HIGH + TOP  # above the axis
     assert min(float(one.get("y2") or 0) for one in bars) > 0
+
+
+def test_lds_takes_a_pool_once_and_its_interval_pools_as_independent(tmp_path: Path):
+    tasks = {"one a": CLEAR, "one b": CLEAR, "two": CLEAR}  # of two pools
+    lines = []
+    for name, value, low, high in (
+        ("one a", 0.2, 0.1, 0.4),
+        ("one b", 0.6, 0.3, 0.8),
+        ("two", 0.8, 0.4, 0.9),
+    ):
+        (own,) = (line for line in effects(name)["lds"] if line["method"] == "RISE compact")
+        lines.append({**own, "value": value, "low": low, "high": high})
+    lines.append(next(line for line in effects("two")["lds"] if line["method"] == "BM25"))
+    read = results(tmp_path, tasks, lds=lines)
+    found = lds_of(read, "RISE compact")
+    assert found is not None
+    assert found.value == pytest.approx((0.4 + 0.8) / 2)
+    assert found.low == pytest.approx(0.6 - math.hypot(0.2, 0.4) / 2)
+    assert found.high == pytest.approx(0.6 + math.hypot(0.2, 0.1) / 2)
+    assert lds_of(read, "BM25") is None  # it lacks two of the tasks
+    assert lds_words(read) == "mean over tasks, 2 pools of rows: one a and one b; two"
 
 
 def test_markdown_stays_between_its_marks(tmp_path: Path):
