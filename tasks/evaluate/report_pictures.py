@@ -32,7 +32,7 @@ from tasks.evaluate.report_data import (
     read_results,
 )
 from tasks.evaluate.report_words import UNDECIDED, figure_of, metric_name, row_bytes, tally
-from tasks.page.bytes_chart import NAMED_HIGH, named_against_bytes
+from tasks.page.bytes_chart import against_bytes
 from tasks.page.markup import TEMPLATES, Content, joined, tag
 from tasks.page.text import NOTHING, count, shortened
 
@@ -45,6 +45,8 @@ ROW, HEAD = 30, 34
 """Pixels of a line of the picture of methods, and of its title."""
 HEAD_LINE, HEAD_GAP = 15, 10
 MOST_TASKS = 12
+NAMED_HIGH = 380
+"""Pixels of the plotting area of values over bytes."""
 
 Attributes = dict[str, Content]
 
@@ -150,7 +152,8 @@ def _against_bytes(
     shown = [one for one in results.methods if one.name in known]
     alt = f"{name} over bytes a row, {len(known)} methods"
     inside = WIDTH - 2 * MARGIN
-    drawn = named_against_bytes(spots(results, known, named=True), alt=alt, wide=inside)
+    named = spots(results, known, named=True)
+    drawn = against_bytes(named, alt=alt, wide=inside, high=NAMED_HIGH)
     parts = [
         _title(results, f"{name} against bytes a row"),
         _families(shown, 44),

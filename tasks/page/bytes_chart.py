@@ -1,10 +1,12 @@
-"""Values over bytes a row: numbered points for a page, named ones for a picture of its own.
+"""Values over bytes a row, with a label at each point that covers no other point.
 
 Points of about the same bytes stand side by side, so that their intervals can be told apart.
+Places are in percent of the width, and labels keep their pixels from their points: what does not
+touch at the least width does not touch at a greater one.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -15,16 +17,16 @@ from tasks.page.plots import BOTTOM, HIGH, TOP, frame, percent, picture
 from tasks.page.scales import Scale
 
 Attributes = dict[str, Content]
-NOTHING_PLACE, FIRST_PLACE, LAST_PLACE = 11.0, 24.0, 94.0
+NOTHING_PLACE, FIRST_PLACE, LAST_PLACE = 17.0, 29.0, 94.0
 """Percent of the width: where "nothing stored" stands, and the ends of the logarithmic axis."""
-LETTER_ROOM = 2.0
-"""Percent of the width that a digit of a number takes, on a phone."""
-LABEL_GAP = 13
-"""Pixels between the numbers of two points that stand close."""
-SIDE_STEP, SIDE_ROOM = 1.6, 10.0
+SIDE_STEP, SIDE_ROOM = 2.2, 15.0
 """Percent of the width between points of the same bytes, and what they take together at most."""
-NAMED_HIGH, NAMED_LETTER = 380, 7.0
-"""Pixels of the plotting area of the picture with names, and of a letter of one."""
+LEAST_WIDTH = 330.0
+"""Pixels of the width of a picture on a phone."""
+LETTER = 7.0
+"""Pixels that a letter of a label takes."""
+TICK_WIDTH = 28.0
+"""Pixels that the numbers of the vertical axis take."""
 
 
 @dataclass(frozen=True)
@@ -42,37 +44,29 @@ class Spot:
 
 @dataclass(frozen=True)
 class _Placed:
-    """A spot with its place in percent of the width, and the ends of its group."""
+    """A spot with its place in percent of the width."""
 
     spot: Spot
     x: float
-    group: tuple[float, float]
 
 
-def against_bytes(spots: Sequence[Spot], *, alt: str) -> Markup:
+def against_bytes(
+    spots: Sequence[Spot], *, alt: str, wide: float = LEAST_WIDTH, high: int = HIGH
+) -> Markup:
     """Return values over bytes a row, on a logarithmic axis; no bytes stand to its left.
 
     Args:
-        spots: At least one; labels are a few digits.
+        spots: At least one.
         alt: What the picture shows.
+        wide: Pixels of the least width that it is shown at.
+        high: Pixels of its plotting area.
     """
-    field = _Field(spots, HIGH)
-    dots = [field.dot(one) for one in field.placed]
-    return picture([*field.ground(), *dots, *_numbers(field)], HIGH + TOP + BOTTOM, alt)
-
-
-def named_against_bytes(spots: Sequence[Spot], *, alt: str, wide: float) -> Markup:
-    """Return `against_bytes` with names that cover nothing, in a picture of a known width.
-
-    Args:
-        spots: At least one; labels are names.
-        alt: What the picture shows.
-        wide: Pixels of the width.
-    """
-    field = _Field(spots, NAMED_HIGH)
-    names = _names(field, wide)
-    dots = [field.dot(one) for one in field.placed]
-    return picture([*field.ground(), *names, *dots], NAMED_HIGH + TOP + BOTTOM, alt)
+    field = _Field(spots, high)
+    points = [field.as_dot(one, wide) for one in field.placed]
+    placed = place_labels(points, Box(TICK_WIDTH, 0.0, wide, TOP + high))
+    labels = map(_label, field.placed, points, placed)
+    parts = [*field.ground(), *labels, *map(field.dot, field.placed)]
+    return picture(parts, high + TOP + BOTTOM, alt)
 
 
 class _Field:
@@ -98,6 +92,12 @@ class _Field:
             y = self.down(0.0)
             parts.append(tag("line", x1="0%", x2="100%", y1=y, y2=y, class_="tick"))
         return parts
+
+    def as_dot(self, one: _Placed, wide: float) -> Dot:
+        """Return a point in pixels, as labels are placed."""
+        spot, y = one.spot, self.down(one.spot.value)
+        high, low = (y if end is None else self.down(end) for end in (spot.high, spot.low))
+        return Dot(one.x * wide / 100, y, high, low, LETTER * len(spot.label))
 
     def dot(self, one: _Placed) -> Markup:
         """Return a point; its interval lies over it, as it is often the longer one."""
@@ -166,58 +166,23 @@ def _placed(group: Sequence[Spot], across: _Bytes) -> list[_Placed]:
     step = min(SIDE_STEP, SIDE_ROOM / max(1, len(group) - 1))
     middle = sum(across.at(one.n_bytes) for one in group) / len(group)
     first = middle - step * (len(group) - 1) / 2
-    ends = (first, first + step * (len(group) - 1))
-    return [_Placed(one, first + step * number, ends) for number, one in enumerate(group)]
+    return [_Placed(one, first + step * number) for number, one in enumerate(group)]
 
 
-def _numbers(field: _Field) -> list[Markup]:
-    """Write each spot's number beside its group, moved down where another stands there already."""
-    drawn, taken = [], list[tuple[float, float, float]]()
-    for one in sorted(field.placed, key=lambda found: -found.spot.value):
-        left, right = one.group
-        y = field.down(one.spot.value) + 4
-        wide = LETTER_ROOM * len(one.spot.label)
-        is_right = right + wide < 97
-        start = right if is_right else left - wide
-        while any(
-            start < stop and first < start + wide and abs(y - above) < LABEL_GAP
-            for first, stop, above in taken
-        ):
-            y += 1
-        taken.append((start, start + wide, y))
-        side: Attributes = {"dx": 9 if is_right else -9}
-        side["text_anchor"] = "start" if is_right else "end"
-        place = percent(right if is_right else left)
-        drawn.append(tag("text", one.spot.label, x=place, y=y, class_="name small", **side))
-    return drawn
+def _label(one: _Placed, point: Dot, label: Label) -> Markup:
+    """Write a label so many pixels from its point, with a line where it stands apart.
 
-
-def _names(field: _Field, wide: float) -> list[Markup]:
-    """Write each spot's name where it covers nothing, with a line where it stands apart."""
-    bounds = Box(0.0, 0.0, wide, TOP + NAMED_HIGH)
-    dots = [_as_dot(one, field.down, wide) for one in field.placed]
-    labels = place_labels(dots, bounds)
-    lines = [_lead(label) for label in labels if label.led is not None]
-    names = zip(field.placed, dots, labels, strict=True)
-    return [*lines, *(_name(one.spot.label, dot, label.box) for one, dot, label in names)]
-
-
-def _name(words: str, dot: Dot, box: Box) -> Markup:
-    """Write a name from the side of its box that is near the point: its width is a guess."""
-    where: Attributes = {"x": (box.left + box.right) / 2, "text_anchor": "middle"}
-    if box.left >= dot.x:
-        where = {"x": box.left, "text_anchor": "start"}
-    elif box.right <= dot.x:
-        where = {"x": box.right, "text_anchor": "end"}
-    return tag("text", words, y=box.bottom - 3, class_="name small", **where)
-
-
-def _as_dot(one: _Placed, down: Callable[[float], float], wide: float) -> Dot:
-    spot, y = one.spot, down(one.spot.value)
-    high, low = (y if end is None else down(end) for end in (spot.high, spot.low))
-    return Dot(one.x * wide / 100, y, high, low, NAMED_LETTER * len(spot.label))
-
-
-def _lead(label: Label) -> Markup:
-    x1, y1, x2, y2 = label.led or (0.0, 0.0, 0.0, 0.0)
-    return tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_="tick", stroke_opacity="0.5")
+    It begins or ends at the side that is near the point: how wide its letters are is a guess.
+    """
+    left, right = label.box.left - point.x, label.box.right - point.x
+    where: Attributes = {"x": (left + right) / 2, "text_anchor": "middle"}
+    if left >= 0:
+        where = {"x": left, "text_anchor": "start"}
+    elif right <= 0:
+        where = {"x": right, "text_anchor": "end"}
+    parts = [tag("text", one.spot.label, y=label.box.bottom - 3, class_="name small", **where)]
+    if label.led is not None:
+        x1, y1, x2, y2 = label.led
+        ends: Attributes = {"x1": x1 - point.x, "y1": y1, "x2": x2 - point.x, "y2": y2}
+        parts.insert(0, tag("line", class_="lead", **ends))
+    return tag("svg", *parts, x=percent(one.x))

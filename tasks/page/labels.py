@@ -19,10 +19,13 @@ DISTANCES = (20.0, 30.0, 42.0, 56.0, 72.0, 90.0, 110.0)
 ANGLES = (-30, 30, -150, 150, -60, 60, -120, 120, 0, 180, -90, 90)
 """Degrees from the right, clockwise."""
 LED = 8.0
-"""What a line costs; a pixel of its length costs 0.2, a covered square pixel 1."""
+"""What a line costs; a covered square pixel costs 1."""
 A_PIXEL = 0.2
+"""What a pixel of a line costs."""
 CROSSED = 8.0
+"""What two pixels of a line over a name or a point cost."""
 OUTSIDE = 1e4
+"""What a place costs that leaves the picture: less than none at all."""
 ROUNDS = 6
 
 Line = tuple[float, float, float, float]
@@ -149,7 +152,7 @@ def _cost(label: Label, dot: Dot, around: Sequence[Dot], others: Sequence[Label]
 
 
 def _crossed(line: Line | None, box: Box) -> float:
-    """Return the pixels of a line that lie in a box, each as much as a few covered ones."""
+    """Return the cost of the part of a line that lies in a box."""
     if line is None:
         return 0.0
     x1, y1, x2, y2 = line
