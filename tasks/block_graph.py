@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rise_ops.scoring import merge_keys
 from tasks.config import RuntimeConfig
-from tasks.dask_client import local_client, remote_client
+from tasks.dask_client import CONNECT_SECONDS, local_client, remote_client
 from tasks.progress import Progress
 
 if TYPE_CHECKING:
@@ -160,7 +160,18 @@ def _client(runtime: RuntimeConfig) -> Iterator["Client"]:
             yield client
     else:
         with remote_client(runtime.scheduler, otherwise="use scheduler: threads") as client:
+            _await_worker(client, runtime.scheduler)
             yield client
+
+
+def _await_worker(client: "Client", address: str) -> None:
+    try:
+        client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+    except TimeoutError as error:
+        raise ConnectionError(
+            f"the Dask scheduler at {address} has had no worker for {CONNECT_SECONDS} s. Start "
+            f"some (dask worker {address}), or use scheduler: threads."
+        ) from error
 
 
 # ----------------------------------------------------------------------------------- threads

@@ -5,23 +5,25 @@ its error where its result is wanted, and is not worth a log entry beside it.
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tasks.interrupts import children_unhurried
 
 if TYPE_CHECKING:
     from distributed import Client
 
-CONNECT_SECONDS = 20
-"""How long an existing Dask scheduler may take to answer."""
+_Answer = TypeVar("_Answer")
 
-PACKAGE = "rise_ops"
-"""What a worker that can do our tasks has."""
+CONNECT_SECONDS = 20
+"""How long an existing Dask scheduler, or its workers, may take to answer."""
+
+IMPORTS = "import rise_ops.scoring, tasks.block_graph, tasks.worker_process"
+"""What a process that reads our tasks imports."""
 
 MOST_DEATHS = 3
 """Workers that may die with the same task before that is an error."""
@@ -36,7 +38,7 @@ def remote_client(address: str, *, otherwise: str) -> Iterator["Client"]:
         otherwise: What to do without one, for the message.
 
     Raises:
-        ConnectionError: It does not answer, or a worker of it has not installed this project.
+        ConnectionError: It does not answer, or it or a worker that it has lacks this project.
     """
     _quiet()
     from distributed import Client
@@ -49,21 +51,49 @@ def remote_client(address: str, *, otherwise: str) -> Iterator["Client"]:
             f"({error}). Start one, or {otherwise}."
         ) from error
     with client:
-        _require_package(client, address)
+        _require_project(client, address)
         yield client
 
 
-def _require_package(client: "Client", address: str) -> None:
-    """Refuse workers that could not read their tasks: Dask may wait for these forever."""
-    found: dict[str, object] = client.run(find_spec, PACKAGE, on_error="return")
-    without = [worker for worker, spec in found.items() if not isinstance(spec, ModuleSpec)]
-    if without:
+def _require_project(client: "Client", address: str) -> None:
+    """Refuse a scheduler or workers that could not read tasks: Dask may wait for these forever.
+
+    What does not answer in time is not refused: Dask looks after workers that hang.
+    """
+    lacking: dict[str, ImportError] = {}
+    with suppress(TimeoutError):
+        try:
+            _in_time(lambda: client.run_on_scheduler(exec, IMPORTS))
+        except ImportError as error:
+            lacking["its own process"] = error
+    with suppress(TimeoutError):
+        answers = _in_time(lambda: client.run(exec, IMPORTS, on_error="return"))
+        lacking |= {own: one for own, one in answers.items() if isinstance(one, ImportError)}
+    if lacking:
+        where, reason = next(iter(lacking.items()))
         raise ConnectionError(
-            f"{len(without)} of {len(found)} workers of the Dask scheduler at {address} do not "
-            f"have this project's packages ({PACKAGE} was not found), for instance {without[0]}. "
-            "Install the project there with the same constraints.txt, or start workers from an "
-            "image that has it."
+            f"{len(lacking)} of the processes of the Dask scheduler at {address} cannot import "
+            f"this project, for instance {where}: {reason}. Install it there with the same "
+            "constraints.txt, or start scheduler and workers from an image that has it."
         )
+
+
+def _in_time(ask: Callable[[], _Answer]) -> _Answer:
+    """Return an answer; a thread waits for it, as Dask's own calls have no limit.
+
+    Raises:
+        TimeoutError: There was none within ``CONNECT_SECONDS``.
+    """
+    answer: Future[_Answer] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask())
+        except Exception as error:  # noqa: BLE001 - raised where the answer is wanted
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return answer.result(timeout=CONNECT_SECONDS)
 
 
 @contextmanager

@@ -247,8 +247,8 @@ class _Run:
         elif now - self._seen_worker > PATIENCE_SECONDS:
             raise WorkersLostError(
                 "the Dask cluster has had no worker for "
-                f"{PATIENCE_SECONDS:.0f} s. Start workers, or see in their logs why they ended, "
-                "and run again; finished work is kept."
+                f"{PATIENCE_SECONDS:.0f} s. Start workers that have this project, or see in their "
+                "logs why they ended, and run again; finished work is kept."
             )
 
     def _hear(self, message: dict[str, Any]) -> None:

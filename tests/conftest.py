@@ -26,6 +26,7 @@ import hypothesis
 import pytest
 import torch
 from object_server import object_server
+from processes import environment
 from tiny import tiny_model
 
 torch.set_num_threads(1)
@@ -61,6 +62,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     config.option.loadscopereorder = False
     return FilesScheduling(config, log)
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """Leave later tests the same environment, and torch's own numbers whatever ran before."""
+    torch.manual_seed(0)
+    with environment():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -83,8 +83,8 @@ def lds_words(results: Results) -> str | None:
 def lds_of(results: Results, method: str) -> Mean | None:
     """Return a method's LDS, each pool as much; None where it lacks a task that has LDS.
 
-    Pools have rows, queries and retrainings of their own: their errors count as independent, those
-    of tasks of one pool as the same.
+    Pools have retrainings of their own: their errors count as independent (too narrow where they
+    share rows), those of tasks of one pool as the same.
     """
     of = {place.key: _lds_lines(results, place) for place in results.places}
     pools = _by_pool([place for place in results.places if of[place.key]])

@@ -70,15 +70,17 @@ def _lds(results: Results) -> dict[str, Mean]:
     return {name: mean for name, mean in found.items() if mean is not None}
 
 
-def spots(results: Results, found: Mapping[str, Mean], *, named: bool = False) -> list[Spot]:
-    """Return points of methods: numbered as on the page, or labelled with their names."""
+def spots(
+    results: Results, found: Mapping[str, Mean], *, name_chars: int | None = None
+) -> list[Spot]:
+    """Return points of methods: numbered as on the page, or with so much of their names."""
     return [
         Spot(
             n_bytes=results.bytes_of(one.name) or 0.0,
             value=found[one.name].value,
             low=found[one.name].low,
             high=found[one.name].high,
-            label=one.name if named else str(one.number),
+            label=str(one.number) if name_chars is None else shortened(one.name, name_chars),
             name=f"{one.name}: {figure_of(found[one.name].value)}",
             style=one.style,
         )

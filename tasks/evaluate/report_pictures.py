@@ -152,7 +152,7 @@ def _against_bytes(
     shown = [one for one in results.methods if one.name in known]
     alt = f"{name} over bytes a row, {len(known)} methods"
     inside = WIDTH - 2 * MARGIN
-    named = spots(results, known, named=True)
+    named = spots(results, known, name_chars=NAME_CHARS)
     drawn = against_bytes(named, alt=alt, wide=inside, high=NAMED_HIGH)
     parts = [
         _title(results, f"{name} against bytes a row"),

@@ -1,4 +1,4 @@
-"""Where names of points stand, so that none covers another, a point or its interval.
+"""Where names of points stand, so that they cover as little as can be: others, points, intervals.
 
 Every name tries places around its point: close by first, then farther off, with a line that leads
 to it. Each takes the cheapest place given where the others stand, round after round. Pixels, with
@@ -8,6 +8,7 @@ the vertical axis downward; the same points always give the same places.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 TALL = 13.0
 """Pixels that a name is high."""
@@ -66,11 +67,15 @@ class Dot:
     low: float
     wide: float
 
-    @property
-    def boxes(self) -> tuple[Box, Box]:
-        """What no name may cover: the point, and the line of its interval."""
-        point = Box(self.x - RADIUS, self.y - RADIUS, self.x + RADIUS, self.y + RADIUS)
-        return point, Box(self.x - 2, min(self.high, self.y), self.x + 2, max(self.low, self.y))
+    @cached_property
+    def point(self) -> Box:
+        """What the point itself keeps free."""
+        return Box(self.x - RADIUS, self.y - RADIUS, self.x + RADIUS, self.y + RADIUS)
+
+    @cached_property
+    def bar(self) -> Box:
+        """What the line of its interval takes."""
+        return Box(self.x - 2, min(self.high, self.y), self.x + 2, max(self.low, self.y))
 
 
 @dataclass(frozen=True)
@@ -141,10 +146,10 @@ def _within(label: Label, bounds: Box) -> Label:
 
 def _cost(label: Label, dot: Dot, around: Sequence[Dot], others: Sequence[Label]) -> float:
     """Return what a place costs: its own price, and what it covers and crosses."""
-    cost = label.cost + sum(label.box.shared(box) for box in dot.boxes)
+    cost = label.cost + label.box.shared(dot.point) + label.box.shared(dot.bar)
     for other in around:
-        point, bar = other.boxes
-        cost += label.box.shared(point) + label.box.shared(bar) + _crossed(label.led, point)
+        cost += label.box.shared(other.point) + label.box.shared(other.bar)
+        cost += _crossed(label.led, other.point)
     for one in others:
         cost += label.box.shared(one.box)
         cost += _crossed(label.led, one.box) + _crossed(one.led, label.box)
@@ -156,6 +161,10 @@ def _crossed(line: Line | None, box: Box) -> float:
     if line is None:
         return 0.0
     x1, y1, x2, y2 = line
+    if max(x1, x2) < box.left or min(x1, x2) > box.right:
+        return 0.0
+    if max(y1, y2) < box.top or min(y1, y2) > box.bottom:
+        return 0.0
     n_steps = max(1, round(math.hypot(x2 - x1, y2 - y1) / 2))
     shares = [step / n_steps for step in range(n_steps)]
     inside = sum(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import dask_cluster
 from store_samples import tree_bytes
 from tiny_rows import tiny_texts, write_texts
 from worker_tasks import FOLDER, double, dying_block, fail, mismatch, not_found
@@ -83,7 +84,8 @@ def test_two_processes_of_which_one_dies_leave_the_bytes_of_one(
     (tmp_path / "4.0").touch()
     monkeypatch.setenv(FOLDER, str(tmp_path))
     monkeypatch.setattr(block_work, "sketch_block_elsewhere", dying_block)
-    threads, progress = os.environ.get("OMP_NUM_THREADS"), Counted()
+    monkeypatch.setenv("DASK_LOGGING__DISTRIBUTED", "critical")  # set once, and meant to stay
+    environment, progress = dict(os.environ), Counted()
     ref, corpus = IndexRef(root, "two"), CorpusRef(root, "main")
     report = build_index(ref, corpus, config, TWO, progress=progress)
     assert tree_bytes(Path(root) / "indexes/two") == one
@@ -93,7 +95,7 @@ def test_two_processes_of_which_one_dies_leave_the_bytes_of_one(
         "block 4 was begun 2 times: the workers that had begun it were lost",
     )
     assert (progress.total, progress.done) == (N_ROWS, N_ROWS), "what is done again counts once"
-    assert os.environ.get("OMP_NUM_THREADS") == threads
+    assert dict(os.environ) == environment
     assert build_index(ref, corpus, config, TWO).n_sketched == 0
 
 
@@ -103,14 +105,7 @@ def test_two_processes_of_which_one_dies_leave_the_bytes_of_one(
 @pytest.fixture(name="cluster", scope="module")
 def one_cluster() -> Iterator[RuntimeConfig]:
     """A Dask cluster that was there before: one worker, which has two threads."""
-    from distributed import LocalCluster
-
-    with LocalCluster(
-        n_workers=1,
-        threads_per_worker=2,
-        dashboard_address=None,
-        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-    ) as cluster:
+    with dask_cluster(n_workers=1, threads_per_worker=2) as cluster:
         yield RuntimeConfig(device="cpu", index_cluster=cluster.scheduler_address)
 
 
@@ -198,16 +193,12 @@ def test_workers_with_other_libraries_are_refused(
 
 
 def test_a_cluster_that_is_not_there_or_empty_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    from distributed import LocalCluster
-
     monkeypatch.setattr(dask_client, "CONNECT_SECONDS", 1)
     far = ManyWorkers(RuntimeConfig(index_cluster="tcp://127.0.0.1:9"))
     with pytest.raises(ConnectionError, match=r"127\.0\.0\.1:9.*set runtime.index_workers instead"):
         far.call(not_found)
     monkeypatch.setattr(workers, "PATIENCE_SECONDS", 0.5)
-    with LocalCluster(
-        n_workers=0, dashboard_address=None, scheduler_kwargs={"dashboard_address": "127.0.0.1:0"}
-    ) as empty:
+    with dask_cluster(n_workers=0, threads_per_worker=1) as empty:
         far = ManyWorkers(RuntimeConfig(index_cluster=empty.scheduler_address))
         with pytest.raises(WorkersLostError, match=r"no worker for .* Start workers"):
             far.call(not_found)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from processes import dask_cluster, environment
 from scored_store import SPACE, ScoredStore, make_scored_store, write_index
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -38,17 +39,12 @@ def store(tmp_path_factory) -> ScoredStore:
     return make_scored_store(str(tmp_path_factory.mktemp("scored") / "store"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dask_address():
     """A Dask cluster that exists before any scoring: one worker that runs two tasks at once."""
-    from distributed import LocalCluster
-
-    with pytest.MonkeyPatch.context() as patch:  # children of later tests must not inherit it
-        # as a worker without a nanny has it: products take several threads unless told otherwise
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-            patch.setenv(name, "2")
-        cluster = LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0")
-    with cluster:
+    # as a worker without a nanny has it: products take several threads unless told otherwise
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "2")
+    with environment(threads), dask_cluster(n_workers=1, threads_per_worker=2) as cluster:
         yield cluster.scheduler_address
 
 
@@ -93,24 +89,6 @@ def test_every_scheduler_stores_the_same_bytes(tmp_path, dask_address, code):
     assert found[0] == found[1] == found[2] == found[3]
     assert "values.parquet" in found[0]
     assert any(name.startswith("matrix.zarr/") for name in found[0])
-
-
-def test_workers_without_the_project_are_refused(store):
-    from distributed import Client, LocalCluster
-
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        address = cluster.scheduler_address
-        with Client(cluster, set_as_default=False) as client:
-            one = next(iter(client.scheduler_info()["workers"]))
-            hide = "import sys; sys.modules['rise_ops'] = None"  # as if it were not installed
-            client.run(exec, hide, workers=[one])
-        with pytest.raises(ConnectionError, match=f"1 of 2 workers .*{address} .*{one}.*Install"):
-            attribute(
-                store.index,
-                store.query_signatures,
-                top_k=3,
-                runtime=RuntimeConfig(scheduler=address),
-            )
 
 
 def test_a_search_on_threads_gives_the_blas_threads_back(store):

@@ -1,10 +1,10 @@
 """Names of points in a picture: they cover nothing, stay inside, and lines lead to their points."""
 
 import math
-from itertools import combinations
+from itertools import combinations, permutations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.page.labels import BESIDE, RADIUS, Box, Dot, place_labels
@@ -41,7 +41,7 @@ def test_names_of_a_crowd_cover_neither_each_other_nor_a_point(n: int) -> None:
         assert one.box.shared(other.box) == 0.0
     for label in labels:
         assert PAPER.holds(label.box)
-        assert sum(label.box.shared(own.boxes[0]) for own in dots) == 0.0
+        assert sum(label.box.shared(own.point) for own in dots) == 0.0
 
 
 def test_a_line_leads_from_its_point_to_its_name() -> None:
@@ -56,11 +56,29 @@ def test_a_line_leads_from_its_point_to_its_name() -> None:
         assert label.box.top <= y2 <= label.box.bottom
 
 
-@given(st.lists(st.tuples(st.floats(0, 820), st.floats(30, 380)), min_size=1, max_size=12))
-def test_every_point_has_a_name_and_the_same_points_the_same_places(
-    places: list[tuple[float, float]],
-) -> None:
-    dots = [dot(x, y) for x, y in places]
+def test_a_name_leaves_the_bar_of_another_point_free() -> None:
+    tall = Dot(350.0, 20.0, 10.0, 390.0, 40.0)  # its bar stands where the other's name would
+    label = place_labels([dot(300.0, 200.0), tall], PAPER)[0]
+    assert label.box.shared(tall.bar) == 0.0
+    assert label.led is None  # left of its point is free
+
+
+def test_a_line_does_not_run_through_a_name() -> None:
+    dots = crowd(10)
     labels = place_labels(dots, PAPER)
-    assert len(labels) == len(dots)
-    assert labels == place_labels(dots, PAPER)
+    for one, other in permutations(labels, 2):
+        if one.led is not None:
+            x1, y1, x2, y2 = one.led
+            middle = Box((x1 + x2) / 2, (y1 + y2) / 2, (x1 + x2) / 2 + 0.1, (y1 + y2) / 2 + 0.1)
+            assert middle.shared(other.box) == 0.0
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, unique=True))
+def test_points_that_stand_apart_have_their_names_beside_them(
+    places: list[tuple[int, int]],
+) -> None:
+    dots = [dot(20.0 + 200.0 * x, 30.0 + 38.0 * y) for x, y in places]
+    for own, label in zip(dots, place_labels(dots, PAPER), strict=True):
+        assert label.led is None
+        assert label.box.left == own.x + BESIDE
