@@ -40,7 +40,7 @@ WIDTH, MARGIN = 860, 20
 BYTES_WIDTH = 80
 LETTER, BOLD_LETTER = 7.6, 8.2
 """Pixels that a wide letter takes."""
-NAME_CHARS = 34
+NAME_CHARS = 40
 ROW, HEAD = 30, 34
 """Pixels of a line of the picture of methods, and of its title."""
 HEAD_LINE, HEAD_GAP = 15, 10
