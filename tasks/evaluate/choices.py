@@ -14,7 +14,7 @@ from tasks.evaluate.planted import PlantedFiles, plant, write_planted
 from tasks.evaluate.registry import REGISTRY
 
 ALL = "all"
-NOT_OF_ALL = ("rise", "rapidin", "sentence-embedding")
+NOT_OF_ALL = ("rise", "rapidin", "sentence-embedding", "sum")
 """Methods that other names stand for, or that are nothing without settings."""
 
 

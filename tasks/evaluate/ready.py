@@ -99,12 +99,11 @@ class ReadyTask:
 
         ``work`` is of the task, ``pool_work`` of its rows and model.
         """
-        mine = f"{method.key}-{short_id(dict(method.settings))}"
         known = {**self.identity, "texts": pair_digest(task.rows, task.queries)}
         name = f"{self.texts.name}-{self.paradigm}-{short_id(known)}"
         pool = short_id({"rows": labelled_digest(task.rows), "model": self.model_id})
         work = Path(config.work).absolute()
-        folders = [work / TASKS / name / mine, work / POOLS / pool / mine]
+        folders = [work / TASKS / name / method.folder, work / POOLS / pool / method.folder]
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
         return replace(task, work=folders[0], pool_work=folders[1])

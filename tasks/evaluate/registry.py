@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from storage.files import short_id
 from tasks.config_file import validated
 from tasks.evaluate.ekfac import EkFac
 from tasks.evaluate.gradient_settings import (
@@ -22,6 +23,7 @@ from tasks.evaluate.readout_method import ReadoutGradientMethod
 from tasks.evaluate.rise_method import RiseMethod
 from tasks.evaluate.sentence_embedding import SentenceEmbeddingMethod
 from tasks.evaluate.settings import MethodChoice
+from tasks.evaluate.sum_method import SumConfig, SumMethod
 from tasks.evaluate.tracin import TracIn
 from tasks.evaluate.trackstar import TrackStar
 from tasks.evaluate.word_methods import Bm25Method, LengthMethod, RandomMethod, TfIdfMethod
@@ -36,8 +38,8 @@ class Registered:
     """A method that settings can name.
 
     Attributes:
-        family: RISE, gradients, trajectories, states, words, controls: what tables and plots group
-            by.
+        family: RISE, gradients, trajectories, states, words, sums, controls: what tables and plots
+            group by.
         about: One sentence.
         make: Returns the method, from settings of its own as keywords, or from one ``config``.
         fixed: Settings that the name stands for.
@@ -97,9 +99,18 @@ class ChosenMethod:
         """The method's own settings."""
         return self.method.settings
 
+    @property
+    def folder(self) -> str:
+        """Name of the folders that it keeps its own things in."""
+        return f"{self.key}-{short_id(dict(self.settings))}"
+
     def scores(self, task: PreparedTask, *, progress: Progress = NO_PROGRESS) -> MethodScores:
         """See `Method`."""
         return self.method.scores(task, progress=progress)
+
+
+def _sum_of(config: SumConfig) -> SumMethod:
+    return SumMethod([(choose_method(part), part.weight) for part in config.of])
 
 
 _PRESETS = {
@@ -201,6 +212,9 @@ REGISTRY: dict[str, Registered] = {
     ),
     "bm25": Registered("words", "BM25 over words.", Bm25Method, {}),
     "tf-idf": Registered("words", "Cosine of TF-IDF vectors of words.", TfIdfMethod, {}),
+    "sum": Registered(
+        "sums", "Weighted sum of other methods' standardised scores.", _sum_of, {}, SumConfig
+    ),
     "length": Registered(CONTROLS, "Longer rows first, whatever the query.", LengthMethod, {}),
     "random": Registered(CONTROLS, "Rows in random order.", RandomMethod, {}),
 }

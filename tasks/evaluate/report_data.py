@@ -33,6 +33,7 @@ FAMILIES: Mapping[str, str] = {
     "trajectories": "k3",
     "states": "k4",
     "words": "k5",
+    "sums": "k7",
     CONTROLS: "k6",
 }
 """Family to its colour, a class of the page's style sheet."""

@@ -101,11 +101,12 @@ class MethodChoice(StageConfig):
     settings: dict[str, JsonValue] = Field({}, title="Settings", description="Of this method.")
 
 
-def _named_method(value: object) -> object:
+def named_method(value: object) -> object:
+    """Read a method's bare name as a choice of it."""
     return {"method": value} if isinstance(value, str) else value
 
 
-MethodOrName = Annotated[MethodChoice, BeforeValidator(_named_method)]
+MethodOrName = Annotated[MethodChoice, BeforeValidator(named_method)]
 
 
 class TaskLimits(StageConfig):
