@@ -60,10 +60,12 @@ def test_limits_of_a_task_take_the_place_of_all() -> None:
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_every_method_can_be_made_and_says_its_settings(name: str) -> None:
-    chosen = choose_method(MethodChoice(method=name))
+    needed: dict[str, Any] = {"of": ["bm25", "length"]} if name == "sum" else {}
+    choice = MethodChoice(method=name, settings=needed)
+    chosen = choose_method(choice)
     assert chosen.name
-    assert choose_method(MethodChoice(method=name)).settings == chosen.settings
-    named = choose_method(MethodChoice(method=name, name="mine"))
+    assert choose_method(choice).settings == chosen.settings
+    named = choose_method(choice.model_copy(update={"name": "mine"}))
     assert (named.name, named.settings) == ("mine", chosen.settings)
     assert REGISTRY[name].about.endswith(".")
 
