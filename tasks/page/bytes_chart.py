@@ -19,12 +19,12 @@ from tasks.page.scales import Scale
 Attributes = dict[str, Content]
 NOTHING_PLACE, FIRST_PLACE, LAST_PLACE = 17.0, 29.0, 94.0
 """Percent of the width: where "nothing stored" stands, and the ends of the logarithmic axis."""
-SIDE_STEP, SIDE_ROOM = 2.2, 15.0
-"""Percent of the width between points of the same bytes, and what they take together at most."""
+SIDE_STEP, SIDE_ROOM = 8.0, 15.0
+"""Pixels between points of the same bytes, and percent of the width that they take at most."""
 LEAST_WIDTH = 330.0
 """Pixels of the width of a picture on a phone."""
-LETTER = 7.0
-"""Pixels that a letter of a label takes."""
+LETTER, CAPITAL = 7.0, 9.0
+"""Pixels that a letter of a label takes, about."""
 TICK_WIDTH = 28.0
 """Pixels that the numbers of the vertical axis take."""
 
@@ -61,7 +61,7 @@ def against_bytes(
         wide: Pixels of the least width that it is shown at.
         high: Pixels of its plotting area.
     """
-    field = _Field(spots, high)
+    field = _Field(spots, high, step=100 * SIDE_STEP / wide)
     points = [field.as_dot(one, wide) for one in field.placed]
     placed = place_labels(points, Box(TICK_WIDTH, 0.0, wide, TOP + high))
     labels = map(_label, field.placed, points, placed)
@@ -72,14 +72,14 @@ def against_bytes(
 class _Field:
     """The axes of a picture and where its points stand."""
 
-    def __init__(self, spots: Sequence[Spot], high: int) -> None:
+    def __init__(self, spots: Sequence[Spot], high: int, *, step: float) -> None:
         ends = [end for one in spots for end in (one.low, one.high, one.value) if end is not None]
         low, highest = min(0.0, *ends), max(ends)
         air = 0.05 * (highest - low)
         top = highest + air if highest > low else 1.0
         self._up, self._high = Scale(low - air if low < 0 else 0.0, top), high
         self._across = _Bytes([one.n_bytes for one in spots])
-        self.placed = _side_by_side(spots, self._across)
+        self.placed = _side_by_side(spots, self._across, step)
 
     def down(self, value: float) -> float:
         """Return pixels from the top."""
@@ -97,7 +97,8 @@ class _Field:
         """Return a point in pixels, as labels are placed."""
         spot, y = one.spot, self.down(one.spot.value)
         high, low = (y if end is None else self.down(end) for end in (spot.high, spot.low))
-        return Dot(one.x * wide / 100, y, high, low, LETTER * len(spot.label))
+        letters = sum(CAPITAL if letter.isupper() else LETTER for letter in spot.label)
+        return Dot(one.x * wide / 100, y, high, low, letters)
 
     def dot(self, one: _Placed) -> Markup:
         """Return a point; its interval lies over it, as it is often the longer one."""
@@ -150,20 +151,20 @@ def _bytes(amount: float) -> str:
     return f"{amount:g} GB"
 
 
-def _side_by_side(spots: Sequence[Spot], across: _Bytes) -> list[_Placed]:
+def _side_by_side(spots: Sequence[Spot], across: _Bytes, step: float) -> list[_Placed]:
     """Return spots with their places from left to right; the highest of a group on its left."""
     groups: list[list[Spot]] = []
     for one in sorted(spots, key=lambda spot: (across.at(spot.n_bytes), -spot.value)):
         first = across.at(groups[-1][0].n_bytes) if groups else 0.0
-        if groups and across.at(one.n_bytes) - first < SIDE_STEP:
+        if groups and across.at(one.n_bytes) - first < step:
             groups[-1].append(one)
         else:
             groups.append([one])
-    return [placed for group in groups for placed in _placed(group, across)]
+    return [placed for group in groups for placed in _placed(group, across, step)]
 
 
-def _placed(group: Sequence[Spot], across: _Bytes) -> list[_Placed]:
-    step = min(SIDE_STEP, SIDE_ROOM / max(1, len(group) - 1))
+def _placed(group: Sequence[Spot], across: _Bytes, step: float) -> list[_Placed]:
+    step = min(step, SIDE_ROOM / max(1, len(group) - 1))
     middle = sum(across.at(one.n_bytes) for one in group) / len(group)
     first = middle - step * (len(group) - 1) / 2
     return [_Placed(one, first + step * number) for number, one in enumerate(group)]
