@@ -75,7 +75,7 @@ def test_a_worker_that_hangs_is_left_to_dask(monkeypatch: pytest.MonkeyPatch) ->
             (pid,) = client.run(os.getpid).values()
         os.kill(pid, signal.SIGSTOP)
         try:
-            monkeypatch.setattr(dask_client, "CONNECT_SECONDS", 2)
+            monkeypatch.setattr(dask_client, "CONNECT_SECONDS", 5)
             with remote_client(address, otherwise="do without") as client:
                 assert client.status == "running"
         finally:
