@@ -70,6 +70,12 @@ class PreparedTask:
     seed: int = 0
     pool_work: Path | None = None
 
+    @property
+    def lock(self) -> Path:
+        """Where a second process that runs the method on these rows waits for the first."""
+        mine = self.pool_work or self.work
+        return mine.with_name(f"{mine.name}.lock")
+
 
 @dataclass(frozen=True)
 class Cost:

@@ -74,43 +74,54 @@ def mean_of(results: Results, method: str, key: Key) -> Mean | None:
     return Mean(value, ends.low, ends.high)
 
 
+def means_of(results: Results, key: Key) -> dict[str, Mean]:
+    """Return `mean_of` each method that has one."""
+    found = {one.name: mean_of(results, one.name, key) for one in results.methods}
+    return {name: mean for name, mean in found.items() if mean is not None}
+
+
 def lds_words(results: Results) -> str | None:
     """Return what LDS is over, such as ``on finmed``; None where it was not measured."""
-    pools = _by_pool([place for place in results.places if _lds_lines(results, place)])
+    lines = _lds_lines(results)
+    pools = _by_pool([place for place in results.places if place.key in lines])
     return _words(pools, "tasks") if pools else None
 
 
-def lds_of(results: Results, method: str) -> Mean | None:
-    """Return a method's LDS, each pool as much; None where it lacks a task that has LDS.
+def lds_means(results: Results) -> dict[str, Mean]:
+    """Return the LDS of each method that has it on every task with LDS, each pool as much.
 
     Pools have retrainings of their own: their errors count as independent (too narrow where they
     share rows), those of tasks of one pool as the same.
     """
-    of = {place.key: _lds_lines(results, place) for place in results.places}
-    pools = _by_pool([place for place in results.places if of[place.key]])
-    found = [[of[place.key].get(method) for place in pool] for pool in pools]
-    known = [[line for line in own if line is not None] for own in found]
-    if not known or known != found:
-        return None
-    value = float(np.mean([_mean_line(own, "value") for own in known]))
-    if any(line[end] is None for own in known for line in own for end in ("low", "high")):
+    lines = _lds_lines(results)
+    pools = _by_pool([place for place in results.places if place.key in lines])
+    means = {}
+    for one in results.methods:
+        found = [[lines[place.key].get(one.name) for place in pool] for pool in pools]
+        known = [[line for line in own if line is not None] for own in found]
+        if known and known == found:
+            means[one.name] = _lds_mean(known)
+    return means
+
+
+def _lds_mean(pools: Sequence[Sequence[Mapping[str, Any]]]) -> Mean:
+    value = float(np.mean([_mean_line(own, "value") for own in pools]))
+    if any(line[end] is None for own in pools for line in own for end in ("low", "high")):
         return Mean(value, None, None)
     below, above = (
-        math.hypot(*(_mean_line(own, end) - _mean_line(own, "value") for own in known))
+        math.hypot(*(_mean_line(own, end) - _mean_line(own, "value") for own in pools))
         for end in ("low", "high")
     )
-    return Mean(value, value - below / len(known), value + above / len(known))
+    return Mean(value, value - below / len(pools), value + above / len(pools))
 
 
-def _lds_lines(results: Results, place: Place) -> dict[str, Mapping[str, Any]]:
-    """Return the line of each method that has LDS on a task."""
-    return {
-        line["method"]: line
-        for line in results.tables.lds.to_pylist()
-        if (line["task"], line["paradigm"]) == place.key
-        and line["kind"] in SCORED_KINDS
-        and line["value"] is not None
-    }
+def _lds_lines(results: Results) -> dict[tuple[str, str], dict[str, Mapping[str, Any]]]:
+    """Return the line of each method that has LDS, by task and paradigm."""
+    found: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for line in results.tables.lds.to_pylist():
+        if line["kind"] in SCORED_KINDS and line["value"] is not None:
+            found.setdefault((line["task"], line["paradigm"]), {})[line["method"]] = line
+    return found
 
 
 def _mean_line(lines: Sequence[Mapping[str, Any]], name: str) -> float:

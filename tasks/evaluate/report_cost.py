@@ -8,12 +8,12 @@ from markupsafe import Markup
 from tasks.evaluate.report_average import (
     Mean,
     averaged_words,
-    lds_of,
+    lds_means,
     lds_words,
-    mean_of,
+    means_of,
     widest_cut,
 )
-from tasks.evaluate.report_data import DECIDING, Contender, Key, Place, Results
+from tasks.evaluate.report_data import DECIDING, Contender, Place, Results
 from tasks.evaluate.report_tasks import family_legend, method_cell, with_ends
 from tasks.evaluate.report_words import figure_of, metric_name, row_bytes
 from tasks.page.bytes_chart import Spot, against_bytes
@@ -29,8 +29,8 @@ def storage_section(results: Results) -> Section | None:
     """Return storage against accuracy; None where nothing has scores."""
     measures: list[tuple[str, Mapping[str, Mean]]] = []
     for name, found in (
-        *((metric_name(key), _means(results, key)) for key in (widest_cut(results), DECIDING)),
-        ("LDS", _lds(results)),
+        *((metric_name(key), means_of(results, key)) for key in (widest_cut(results), DECIDING)),
+        ("LDS", lds_means(results)),
     ):
         if found and name not in dict(measures):
             measures.append((name, found))
@@ -58,16 +58,6 @@ def storage_section(results: Results) -> Section | None:
 def _lds_note(results: Results) -> str:
     words = lds_words(results)
     return "" if words is None else f"LDS: {words}; intervals over subsets and queries. "
-
-
-def _means(results: Results, key: Key) -> dict[str, Mean]:
-    found = {one.name: mean_of(results, one.name, key) for one in results.methods}
-    return {name: mean for name, mean in found.items() if mean is not None}
-
-
-def _lds(results: Results) -> dict[str, Mean]:
-    found = {one.name: lds_of(results, one.name) for one in results.methods}
-    return {name: mean for name, mean in found.items() if mean is not None}
 
 
 def spots(

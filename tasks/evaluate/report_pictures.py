@@ -15,9 +15,9 @@ from storage.files import write_bytes
 from tasks.evaluate.report_average import (
     Mean,
     averaged_words,
-    lds_of,
+    lds_means,
     lds_words,
-    mean_of,
+    means_of,
     widest_cut,
 )
 from tasks.evaluate.report_cost import spots
@@ -130,36 +130,30 @@ def _explained(results: Results, places: Sequence[Place]) -> list[str]:
 def bytes_picture(results: Results) -> Markup | None:
     """Return the published measure over bytes a row, over the tasks that decide; None without."""
     key = widest_cut(results)
-    found = {one.name: mean_of(results, one.name, key) for one in results.methods}
+    found = means_of(results, key)
     return _against_bytes(results, metric_name(key), found, averaged_words(results))
 
 
 def lds_picture(results: Results) -> Markup | None:
     """Return LDS over bytes a row; None where it was not measured."""
     over = lds_words(results)
-    if over is None:
-        return None
-    found = {one.name: lds_of(results, one.name) for one in results.methods}
-    return _against_bytes(results, "LDS", found, over)
+    return None if over is None else _against_bytes(results, "LDS", lds_means(results), over)
 
 
-def _against_bytes(
-    results: Results, name: str, found: dict[str, Mean | None], over: str
-) -> Markup | None:
-    known = {method: mean for method, mean in found.items() if mean is not None}
+def _against_bytes(results: Results, name: str, known: dict[str, Mean], over: str) -> Markup | None:
     if not known:
         return None
     shown = [one for one in results.methods if one.name in known]
     alt = f"{name} over bytes a row, {len(known)} methods"
-    inside = WIDTH - 2 * MARGIN
+    inside, top, tall = WIDTH - 2 * MARGIN, 52, NAMED_HIGH + 60
     named = spots(results, known, name_chars=NAME_CHARS)
     drawn = against_bytes(named, alt=alt, wide=inside, high=NAMED_HIGH)
     parts = [
         _title(results, f"{name} against bytes a row"),
         _families(shown, 44),
-        tag("svg", drawn, x=0, y=52, width=inside, height=NAMED_HIGH + 60),
+        tag("svg", drawn, x=0, y=top, width=inside, height=tall),
     ]
-    bottom = NAMED_HIGH + 112
+    bottom = top + tall
     bars = " Bars: 95 % intervals." if any(one.low is not None for one in known.values()) else ""
     about = f"{over[0].upper()}{over[1:]}.{bars}"
     for words in _lines(about.split(), int(inside / LETTER)):

@@ -216,9 +216,8 @@ def scores_of(
     if kept is not None:
         return kept
     placed = ready.placed(config, chosen, task)
-    mine = placed.pool_work or placed.work
     # a second process waits, then finds the scores; what is made of rows alone is shared, too
-    with waiting_lock(mine.with_name(f"{mine.name}.lock")):
+    with waiting_lock(placed.lock):
         kept = find_result(work, identity)
         if kept is not None:
             return kept
@@ -227,7 +226,7 @@ def scores_of(
             identity,
             _checked(chosen, placed, progress),
             device=resolve_device(config.runtime.device),
-            pool=mine.parent.name,
+            pool=placed.lock.parent.name,
             names={"task": ready.texts.name, "paradigm": ready.paradigm, "method": chosen.name},
         )
 

@@ -112,10 +112,10 @@ def _part_scores(part: "ChosenMethod", task: PreparedTask, progress: Progress) -
     for folder in (work, pool):
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-    mine = pool or work
-    with waiting_lock(mine.with_name(f"{mine.name}.lock")):
+    placed = replace(task, work=work, pool_work=pool)
+    with waiting_lock(placed.lock):
         try:
-            return part.scores(replace(task, work=work, pool_work=pool), progress=progress)
+            return part.scores(placed, progress=progress)
         except MethodRefused as error:
             raise MethodRefused(f"{part.name}, a part of the sum, refused: {error}") from error
 

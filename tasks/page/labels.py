@@ -128,10 +128,10 @@ def _places(dot: Dot, bounds: Box) -> Iterator[Label]:
         for angle in ANGLES:
             across, down = math.cos(math.radians(angle)), math.sin(math.radians(angle))
             x, y = dot.x + distance * across, dot.y + distance * down
-            left = x - dot.wide * (0.5 - 0.5 * math.copysign(min(1.0, abs(across) * 100), across))
+            before = 0.5 if abs(across) < 0.01 else float(across < 0)  # share of the name left of x
             led = (dot.x + 5 * across, dot.y + 5 * down, x, y)
             cost = LED + A_PIXEL * distance
-            yield _within(Label(_box(left, y - half, dot.wide), led, cost), bounds)
+            yield _within(Label(_box(x - before * dot.wide, y - half, dot.wide), led, cost), bounds)
 
 
 def _box(left: float, top: float, wide: float) -> Box:

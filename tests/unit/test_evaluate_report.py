@@ -15,7 +15,7 @@ from page_checks import ATTRIBUTES, ELEMENTS, HOSTILE, Reader
 from storage.errors import NotFoundError
 from tasks.config import RuntimeConfig
 from tasks.evaluate.report import write_evaluation_report
-from tasks.evaluate.report_average import averaged_words, lds_of, lds_words, mean_of
+from tasks.evaluate.report_average import averaged_words, lds_means, lds_words, mean_of
 from tasks.evaluate.report_data import DECIDING, Results, read_results
 from tasks.evaluate.report_effects import LOOP_READING, TAIL_READING
 from tasks.evaluate.report_lds import label_words, p_words
@@ -326,12 +326,12 @@ def test_lds_takes_a_pool_once_and_its_interval_pools_as_independent(tmp_path: P
         lines.append({**own, "value": value, "low": low, "high": high})
     lines.append(next(line for line in effects("two")["lds"] if line["method"] == "BM25"))
     read = results(tmp_path, tasks, lds=lines)
-    found = lds_of(read, "RISE compact")
+    found = lds_means(read).get("RISE compact")
     assert found is not None
     assert found.value == pytest.approx((0.4 + 0.8) / 2)
     assert found.low == pytest.approx(0.6 - math.hypot(0.2, 0.4) / 2)
     assert found.high == pytest.approx(0.6 + math.hypot(0.2, 0.1) / 2)
-    assert lds_of(read, "BM25") is None  # it lacks two of the tasks
+    assert lds_means(read).get("BM25") is None  # it lacks two of the tasks
     assert lds_words(read) == "mean over tasks, 2 pools of rows: one a and one b; two"
 
 
